@@ -1,0 +1,58 @@
+"""epijax: Berk–Nash equilibria, rationalizable sets and phase diagrams of agents with wrong models."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from epijax import models as models
+    from epijax.environment import Environment as Environment
+    from epijax.phases import PHASES as PHASES
+    from epijax.phases import phase as phase
+    from epijax.problem import FiniteProblem as FiniteProblem
+    from epijax.problem import Problem as Problem
+    from epijax.projection import kl_divergence as kl_divergence
+    from epijax.projection import project as project
+    from epijax.solution import Solution as Solution
+    from epijax.solution import Status as Status
+    from epijax.solver import solve as solve
+    from epijax.subjective import AffineBernoulli as AffineBernoulli
+    from epijax.subjective import Finite as Finite
+    from epijax.sweeps import sweep as sweep
+    from epijax.tables import tabulate as tabulate
+
+# The public list: name -> the module it lives in. Loaded on first use, so that `import epijax` does not import JAX.
+# No module bears the name of a public function: importing it would hide the function.
+_ROOMS = {
+    "AffineBernoulli": "subjective",
+    "Environment": "environment",
+    "Finite": "subjective",
+    "FiniteProblem": "problem",
+    "PHASES": "phases",
+    "Problem": "problem",
+    "Solution": "solution",
+    "Status": "solution",
+    "kl_divergence": "projection",
+    "models": "",
+    "phase": "phases",
+    "project": "projection",
+    "solve": "solver",
+    "sweep": "sweeps",
+    "tabulate": "tables",
+}
+
+__all__ = sorted(_ROOMS)
+
+
+def __getattr__(name: str):
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'epijax' has no attribute {name!r}")
+    room = _ROOMS[name]
+    value = getattr(import_module(f"epijax.{room}"), name) if room else import_module(f"epijax.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return [*__all__, "__version__"]

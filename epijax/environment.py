@@ -1,0 +1,90 @@
+"""The truth: what happens when the agent acts, and what it is paid (theory §1).
+
+Letters in shapes, here and everywhere: A actions, Y outcomes, K parameters, D dimensions of θ, E equilibria.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
+
+
+class Environment(eqx.Module):
+    """The true law of the outcome and the reward scheme, over finitely many actions and outcomes.
+
+    **Arguments:**
+
+    - `outcome_probs`: `[A, Y]`, the probability Q(y|x) of outcome y when x is played; each row sums to one.
+    - `payoffs`: `[A, Y]`, the payoff π(x, y), in payoff units.
+
+    Raises `ValueError` for shapes that differ and, for values known on the host, for a probability outside [0, 1], a
+    row that does not sum to one, or a payoff that is not finite. Values known only inside a trace are judged there: a
+    cell that breaks these rules has the status `invalid`.
+    """
+
+    outcome_probs: Float[Array, "A Y"]
+    payoffs: Float[Array, "A Y"]
+
+    def __init__(self, outcome_probs: ArrayLike, payoffs: ArrayLike):
+        self.outcome_probs = as_float(outcome_probs)
+        self.payoffs = as_float(payoffs)
+        if self.outcome_probs.ndim != 2 or self.outcome_probs.shape != self.payoffs.shape:
+            raise ValueError(
+                f"outcome_probs and payoffs must both be [actions, outcomes]; "
+                f"got {self.outcome_probs.shape} and {self.payoffs.shape}"
+            )
+        check_probs("outcome_probs", self.outcome_probs)
+        if is_concrete(self.payoffs) and not np.isfinite(self.payoffs).all():
+            raise ValueError("payoffs must be finite; an outcome that cannot be priced has no best response")
+
+    @property
+    def num_actions(self) -> int:
+        return self.outcome_probs.shape[0]
+
+    def is_valid(self) -> Bool[Array, ""]:
+        """Whether the probabilities are probabilities and the payoffs finite, for values inside a trace."""
+        return are_probs(self.outcome_probs) & fold(jnp.logical_and, jnp.isfinite, self.payoffs)
+
+
+def as_float(x: ArrayLike) -> Float[Array, "..."]:
+    """`x` as an array of the session's floating dtype: float64 under `jax_enable_x64`, float32 otherwise."""
+    return jnp.asarray(x, dtype=jnp.result_type(float))
+
+
+def fold(combine: jnp.ufunc, of: Callable, table: Shaped[Array, "..."]) -> Shaped[Array, ""]:
+    """`of` every entry, all combined into one, entry by entry where they are few.
+
+    A reduction over a tiny table is a loop of its own for the compiler; taken entry by entry it melts into the one
+    elementwise loop over cells, which makes maps some thirty times faster.
+    """
+    if table.size > 64:
+        return combine.reduce(of(table), axis=None)
+    return reduce(combine, [of(table[index]) for index in np.ndindex(table.shape)])
+
+
+def are_probs(table: Float[Array, "..."]) -> Bool[Array, ""]:
+    """Whether every entry lies in [0, 1]; NaN does not."""
+    return fold(jnp.logical_and, lambda p: (p >= 0) & (p <= 1), table)
+
+
+def is_concrete(*xs: ArrayLike) -> bool:
+    """Whether the values are known now, on the host; inside `jit`, `vmap` or `grad` they are not."""
+    return not any(isinstance(x, jax.core.Tracer) for x in xs)
+
+
+def check_probs(name: str, probs: Float[Array, "... Y"]) -> None:
+    """Raises `ValueError` where `probs` is known and some row is no probability distribution."""
+    if not is_concrete(probs):
+        return
+    values = np.asarray(probs)
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name}{list(where)} is {values[where]:.6g}; a probability must lie in [0, 1]")
+    sums = values.sum(-1)
+    if not np.allclose(sums, 1, rtol=0, atol=16 * values.shape[-1] * np.finfo(values.dtype).eps):
+        raise ValueError(f"each row of {name} must sum to one; the sums are {np.array2string(sums, precision=8)}")

@@ -1,0 +1,133 @@
+"""The exact path for one-parameter families with affine payoffs: closed forms, no grid (theory §3).
+
+Every Θ(σ) is an interval, so beliefs matter only through the intervals that actions teach, and payoffs are lines in θ.
+"""
+
+from functools import reduce
+from itertools import combinations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from epijax.problem import Problem
+from epijax.projection import divergence_slope, fit_interval, refutes
+from epijax.rationalizable import eliminate
+from epijax.response import PayoffLines
+from epijax.solution import Solution, conclude
+
+
+def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
+    """Pure, strict and mixed Berk–Nash equilibria and the rationalizable set of a one-parameter problem.
+
+    With Θ(δ_x) the interval that x teaches and I(A) the hull of these over A: x is a pure equilibrium iff it is on the
+    upper envelope of payoffs somewhere on Θ(δ_x), strict iff it alone is everywhere on it, and Γ(A) is what is on the
+    envelope somewhere on I(A). A mixed equilibrium of x and x′ sits at their crossing θ̂ if that lies between what the
+    two teach, with σ_x K′(x, θ̂) + σ_x′ K′(x′, θ̂) = 0.
+
+    **Arguments:** `problem`, its model an `AffineBernoulli`; `tolerance`, as a share of the payoff scale max|π|.
+
+    **Returns:** the `Solution`, with one row of `mixed` for each pair of actions.
+
+    Source: theory §3; [EP16], [EP25].
+    """
+    actions = range(problem.num_actions)
+    lines = PayoffLines(problem)
+    teaches = _lessons(problem)
+    tie = tolerance * lines.scale
+
+    # lead[x][y]: how far x leads at best on Θ(δ_y); the whole map needs no more for two actions
+    lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
+    alone = [lines.worst_lead(x, *teaches[x][:2]) for x in actions]
+    firmness = [jnp.minimum(teaches[x][2], 1) for x in actions]
+    loosest = reduce(jnp.minimum, firmness)
+    slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
+
+    def justified(members: list) -> list[Bool[Array, ""]]:
+        reach = [_reach(lines, lead[x], teaches, members, x) for x in actions]
+        if problem.num_actions > 2:  # for two actions these are among the slacks already
+            slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
+        return [r >= -tie for r in reach]
+
+    rounds = eliminate(justified, problem.num_actions)
+
+    rows, exists = [], []
+    for x, y in combinations(actions, 2):
+        slack = _straddle(lines, teaches, x, y)
+        if problem.num_actions > 2:
+            others = [z for z in actions if z not in (x, y)]
+            slack = jnp.minimum(slack, lines.lead(x, lines.crossing(x, y), others))
+            slacks.append(loosest * jnp.abs(slack))
+        exists.append(slack > tie)
+        rows.append(jnp.where(exists[-1], _mixture(problem, x, y, lines.crossing(x, y)), jnp.nan))
+
+    return conclude(
+        rationalizable=rounds[-1],
+        pure=[lead[x][x] >= -tie for x in actions],
+        strict=[alone[x] > tie for x in actions],
+        mixed=jnp.stack(rows),
+        num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
+        margin=reduce(jnp.minimum, slacks) / lines.scale,
+        tolerance=tolerance,
+        refuted=reduce(jnp.logical_or, [refutes(problem, x) for x in actions]),
+        valid=problem.is_valid(),
+    )
+
+
+def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]:
+    """The rounds of elimination, `[A, A]`: row k holds Γᵏ(X), the last row the rationalizable set."""
+    actions = range(problem.num_actions)
+    lines, teaches = PayoffLines(problem), _lessons(problem)
+    lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
+    tie = tolerance * lines.scale
+    rounds = eliminate(
+        lambda members: [_reach(lines, lead[x], teaches, members, x) >= -tie for x in actions], problem.num_actions
+    )
+    return jnp.stack([jnp.stack([jnp.asarray(member) for member in members]) for members in rounds])
+
+
+def _lessons(problem: Problem) -> list[tuple]:
+    """For each action x: the ends of Θ(δ_x) under the problem's exploration, and how firmly the data hold it."""
+    n = problem.num_actions
+    weights = [[1.0 if x == y else 0.0 for y in range(n)] for x in range(n)]
+    if problem.explores():
+        eps = jnp.asarray(problem.exploration)
+        weights = [[(1 - eps) * w + eps / n for w in row] for row in weights]
+    return [fit_interval(problem, row) for row in weights]
+
+
+def _reach(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> Float[Array, ""]:
+    """The largest lead of x over I(A), A the members."""
+    best = jnp.full_like(lines.scale, -jnp.inf)
+    for y, member in enumerate(members):
+        best = jnp.maximum(best, jnp.where(member, lead[y], -jnp.inf))
+    others = [y for y in range(lines.num_actions) if y != x]
+    if len(others) < 2:
+        return best
+    # where two of the other actions cross between what different members teach
+    lower, upper = jnp.full_like(best, jnp.inf), jnp.full_like(best, -jnp.inf)
+    for member, (low, high, _) in zip(members, teaches, strict=True):
+        lower = jnp.minimum(lower, jnp.where(member, low, jnp.inf))
+        upper = jnp.maximum(upper, jnp.where(member, high, -jnp.inf))
+    for y, z in combinations(others, 2):
+        best = jnp.maximum(best, lines.lead(x, jnp.clip(lines.crossing(y, z), lower, upper)))
+    return best
+
+
+def _straddle(lines: PayoffLines, teaches: list, x: int, y: int) -> Float[Array, ""]:
+    """Positive iff what x teaches and what y teaches lie strictly on different sides of their crossing."""
+    ahead_x = [lines.advantage(x, y, end) for end in teaches[x][:2]]
+    ahead_y = [lines.advantage(x, y, end) for end in teaches[y][:2]]
+    first = jnp.minimum(jnp.minimum(*ahead_x), -jnp.maximum(*ahead_y))
+    second = jnp.minimum(-jnp.maximum(*ahead_x), jnp.minimum(*ahead_y))
+    return jnp.maximum(first, second)
+
+
+def _mixture(problem: Problem, x: int, y: int, crossing: Float[Array, ""]) -> Float[Array, "A"]:
+    """The strategy on {x, y} whose KL projection is their crossing."""
+    crossing = jnp.where(jnp.isfinite(crossing), crossing, 0)
+    slopes = jnp.stack([divergence_slope(problem, z, crossing) for z in range(problem.num_actions)])
+    if problem.explores():
+        slopes = (1 - problem.exploration) * slopes + problem.exploration * jnp.mean(slopes)
+    fall = slopes[y] - slopes[x]
+    share = slopes[y] / jnp.where(fall == 0, 1, fall)
+    return jnp.zeros(problem.num_actions, share.dtype).at[x].set(share).at[y].set(1 - share)

@@ -1,0 +1,71 @@
+"""From a solution to its phase; the legend: codes, names, meanings and colours (theory §5)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, UInt
+
+from epijax.solution import Solution, Status
+
+
+class Phase(NamedTuple):
+    name: str
+    meaning: str
+    colour: str  # colour-blind safe; lightness alone tells the phases apart (a test holds both)
+
+
+LEGEND = {
+    0: Phase("safe", "no unsafe action is rationalizable", "#dcebf5"),
+    1: Phase("locked_in", "only unsafe actions are rationalizable", "#4a1236"),
+    2: Phase("multistable", "safe and unsafe equilibria coexist: the prior decides", "#c2532b"),
+    3: Phase("oscillatory", "no pure equilibrium: play cycles", "#5aa5c9"),
+    4: Phase("indeterminate", "play could be unsafe, though the pure equilibria do not meet both sides", "#f2c14e"),
+    252: Phase("not_computed", "not computed yet", "#ffffff"),
+    253: Phase("invalid", "the parameters make no problem", "#8c8c8c"),
+    254: Phase("refuted", "some play contradicts every belief", "#000000"),
+    255: Phase("boundary", "a tie within tolerance decided", "#7a7a00"),
+}
+PHASES = {code: entry.name for code, entry in LEGEND.items()}
+NOT_COMPUTED = 252
+
+
+def phase(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:
+    """The phase of a solution, given which actions are unsafe (theory §5): the first condition met.
+
+    With B the rationalizable set, E the pure equilibria and N the unsafe actions: `safe` if B ∩ N = ∅, `locked_in` if
+    B ⊆ N, `multistable` if E meets N and its complement, `oscillatory` if E = ∅, else `indeterminate`. Where the
+    solution's status is not `SOLVED` the code says which status it is, and is never a phase.
+
+    **Arguments:** `solution`, of one cell or of many; `unsafe`, `[A]`, known on the host.
+
+    **Returns:** uint8 codes, named by `PHASES`.
+
+    Raises `ValueError` if `unsafe` does not have one entry an action.
+    """
+    return code_of(phase_index(solution, unsafe)).astype(jnp.uint8)
+
+
+def phase_index(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:
+    """The phase, or 4 + status where there is none: three bits, for packing."""
+    if len(unsafe) != solution.num_actions:
+        raise ValueError(
+            f"unsafe must have one entry for each of the {solution.num_actions} actions; got {len(unsafe)}"
+        )
+    harmful = sum(1 << i for i, u in enumerate(unsafe) if u)
+    harmless = (1 << len(unsafe)) - 1 - harmful
+    rationalizable, pure = solution.rationalizable_bits, solution.pure_bits
+
+    def meets(members: UInt[Array, "*batch"], some: int) -> Bool[Array, "*batch"]:
+        return (members & jnp.uint32(some)) != 0
+
+    settled = meets(pure, harmful) & meets(pure, harmless)
+    index = jnp.where(settled, jnp.uint32(2), jnp.where(pure == 0, jnp.uint32(3), jnp.uint32(4)))
+    index = jnp.where(meets(rationalizable, harmless), index, jnp.uint32(1))
+    index = jnp.where(meets(rationalizable, harmful), index, jnp.uint32(0))
+    return jnp.where(solution.status == Status.SOLVED, index, 4 + solution.status.astype(jnp.uint32))
+
+
+def code_of(index):
+    """The code of a `phase_index`, host or device: 0 to 4 stay, then boundary 255, refuted 254, invalid 253."""
+    return index + (index > 4) * (260 - 2 * index)

@@ -1,0 +1,126 @@
+"""The KL projection: how well a belief fits, and the beliefs that fit best (theory §1, §3, §9)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from epijax.problem import Problem
+
+
+def kl_divergence(true_probs: Float[Array, "... Y"], model_probs: Float[Array, "... Y"]) -> Float[Array, "..."]:
+    """Σ_y Q(y) ln Q(y)/q(y) in nats, over the last axis; +∞ where q excludes what Q does not.
+
+    An outcome with Q(y) = 0 contributes nothing. Summed as Σ_y [Q ln Q/q − Q + q], whose terms are non-negative and
+    keep their accuracy where q is close to Q (theory §9).
+
+    **Arguments:** `true_probs`, `model_probs`: `[..., Y]`, each row a distribution.
+
+    **Returns:** `[...]`, nats.
+    """
+    happens = true_probs > 0
+    truth = jnp.where(happens, true_probs, 1)
+    ratio = jnp.where(happens, (model_probs - true_probs) / truth, 0)
+    # ratio − log1p(ratio), by a series in s = ratio/(2 + ratio) where the difference would cancel
+    s = ratio / (2 + ratio)
+    s2 = s * s
+    tail = 1 / 3 + s2 * (1 / 5 + s2 * (1 / 7 + s2 * (1 / 9 + s2 * (1 / 11 + s2 / 13))))
+    near = jnp.abs(ratio) < 0.1
+    series = ratio * s - 2 * s * s2 * tail
+    direct = ratio - jnp.log1p(jnp.where(near, 0, ratio))
+    return jnp.sum(jnp.where(happens, true_probs * jnp.where(near, series, direct), model_probs), axis=-1)
+
+
+def project(problem: Problem, sigma: Float[Array, "A"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Θ(σ) = argmin_θ K(σ, θ) of a one-parameter family: the ends of an interval (theory §3).
+
+    **Arguments:** `problem`, its model an `AffineBernoulli`; `sigma`: `[A]`, frequencies of play, before exploration.
+
+    **Returns:** the least and the greatest θ that fits best; equal, unless no action played is informative, when every
+    θ in the box fits. Meaningless where every belief is refuted, which `Solution.status` tells.
+    """
+    weights = problem.explored(jnp.asarray(sigma))
+    lower, upper, _ = fit_interval(problem, [weights[x] for x in range(problem.num_actions)])
+    return lower, upper
+
+
+def fit_interval(
+    problem: Problem, weights: Sequence[Float[ArrayLike, ""]]
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """The ends of the KL projection for the given weights on actions, and how firmly the data hold it.
+
+    With one informative action, or several that report one event or its complement, the minimiser is the average
+    Σ w β (Q(1|x) − α) / Σ w β², clipped to the box; otherwise the root of the increasing derivative, by bisection.
+
+    **Arguments:** `weights`: for each action its frequency; the plain number 0 for one that is not played.
+
+    **Returns:** lower end, upper end, and the change of data (in probability) that moves the fit by one unit of θ.
+    """
+    model = problem.model
+    played = [x for x, w in enumerate(weights) if not (isinstance(w, int | float) and w == 0)]
+    weights = [weights[x] for x in played]
+    truth = [problem.environment.outcome_probs[x, 1] for x in played]
+    alpha, beta = [model.intercept[x] for x in played], [model.slope[x, 0] for x in played]
+    lower, upper = model.lower[0], model.upper[0]
+
+    def total(terms: Iterable) -> Float[Array, ""]:
+        return reduce(jnp.add, [w * term for w, term in zip(weights, terms, strict=True)])
+
+    information = total(b * b for b in beta)
+    informed = information > 0
+    information = jnp.where(informed, information, 1)
+    moment = total(b * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
+    firmness = jnp.where(informed, information / jnp.where(informed, total(jnp.abs(b) for b in beta), 1), 1)
+    if len(played) == 1 or model.one_event:
+        fit = jnp.clip(moment / information, lower, upper)
+    else:
+        fit = _bisect(lambda theta: total(divergence_slope(problem, x, theta) for x in played), lower, upper)
+    return jnp.where(informed, fit, lower), jnp.where(informed, fit, upper), firmness
+
+
+def divergence_slope(problem: Problem, x: int, theta: Float[Array, ""]) -> Float[Array, ""]:
+    """∂K(x, θ)/∂θ = β[(1−Q)/(1−P) − Q/P] with P the predicted and Q the true probability of outcome 1, nats per θ."""
+    alpha, beta = problem.model.intercept[x], problem.model.slope[x, 0]
+    predicted, truth = alpha + beta * theta, problem.environment.outcome_probs[x, 1]
+    return jnp.where(beta == 0, 0, beta * (_ratio(1 - truth, 1 - predicted) - _ratio(truth, predicted)))
+
+
+def refutes(problem: Problem, x: int) -> Bool[Array, ""]:
+    """Whether playing x refutes every θ in the box: each excludes an outcome that happens.
+
+    A link that is not constant excludes nothing inside its box, so the middle of the box speaks for all of it.
+    """
+    model, truth = problem.model, problem.environment.outcome_probs
+    predicted = model.intercept[x] + model.slope[x, 0] * (model.lower[0] + model.upper[0]) / 2
+    return ((predicted <= 0) & (truth[x, 1] > 0)) | ((predicted >= 1) & (truth[x, 0] > 0))
+
+
+def _ratio(p: Float[Array, ""], q: Float[Array, ""]) -> Float[Array, ""]:
+    """p/q with 0/0 = 0 and p/0 = +∞."""
+    return jnp.where(p > 0, p / jnp.where(q > 0, q, 1) + jnp.where(q > 0, 0, jnp.inf), 0)
+
+
+def _bisect(slope: Callable, lower: Float[Array, ""], upper: Float[Array, ""]) -> Float[Array, ""]:
+    """The root of an increasing function on [lower, upper], or the end it has passed; differentiable.
+
+    Halves the box to the last bit, then takes one Newton step whose only effect is the derivative (implicit function
+    theorem): the root moves by −∂slope / (∂slope/∂θ) while it is inside the box, with the box's end otherwise.
+    """
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + (high - low) / 2
+        below = slope(middle) < 0
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    steps = jnp.finfo(jnp.result_type(float)).nmant + 8
+    frozen = jax.lax.stop_gradient((lower, upper))
+    low, high = jax.lax.fori_loop(0, steps, halve, frozen)
+    at_lower, at_upper = slope(frozen[0]) >= 0, slope(frozen[1]) <= 0
+    root = jax.lax.stop_gradient(low + (high - low) / 2)
+    curvature = jax.lax.stop_gradient(jax.grad(slope)(root))
+    residual = slope(root)
+    inside = root - (residual - jax.lax.stop_gradient(residual)) / curvature
+    return jnp.where(at_lower, lower, jnp.where(at_upper, upper, inside))

@@ -1,0 +1,149 @@
+"""The exact path for tables with two actions: two lower envelopes over σ ∈ [0, 1] (theory §2).
+
+With s the share of action 1, every parameter is a line K(s, θ) = (1−s)K(0, θ) + s·K(1, θ). Parameters that make action
+1 a best response form one lower envelope, those that make action 0 one form another, and their difference
+
+    f(s) = min_{θ favours 1} K(s, θ) − min_{θ favours 0} K(s, θ)
+
+answers everything: where f ≥ 0 some best-fitting belief justifies action 0, where f ≤ 0 one justifies action 1, and
+where f = 0 a belief between them makes the agent indifferent.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from epijax.problem import FiniteProblem
+from epijax.solution import Solution, conclude
+
+
+def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
+    """Pure, strict and mixed Berk–Nash equilibria and the rationalizable set of two actions and any K parameters.
+
+    f is piecewise linear with its kinks at the vertices of the two envelopes, so its values there decide: action 0 is a
+    pure equilibrium iff f(0) ≥ 0 and action 1 iff f(1) ≤ 0; 0 (1) is rationalizable iff f ≥ 0 (≤ 0) somewhere; the
+    mixed equilibria are f's zeros inside (0, 1), of a stretch of zeros its two ends. Γ needs one round: what survives
+    it teaches nothing that was not taught before. Parameters of infinite divergence fit at the ends of [0, 1] only.
+
+    A row of divergences that is constant is uninformative by construction: the tie at its end is no accident, and does
+    not count against the margin. Every other tie does.
+
+    **Arguments:** `tables`, with two actions; `tolerance`, as a share of max|U| and of the largest finite K;
+    `valid`, whether the problem that the tables come from is one.
+
+    **Returns:** the `Solution`, with K rows of `mixed`.
+
+    Source: theory §2–§3; [EP16], [EP25].
+    """
+    gain = tables.utility[1] - tables.utility[0]
+    payoff_scale = _positive(jnp.max(jnp.abs(tables.utility)))
+    finite = jnp.isfinite(tables.divergence)
+    fit_scale = _positive(jnp.max(jnp.where(finite, tables.divergence, 0)))
+    fit_tie = tolerance * fit_scale
+    favours = gain >= -tolerance * payoff_scale, gain <= tolerance * payoff_scale  # action 1, action 0
+
+    survives = finite[0] & finite[1]  # the parameters that full-support play does not refute
+    start = jnp.where(survives, tables.divergence[0], 0)
+    end = jnp.where(survives, tables.divergence[1], 0)
+    walks = [_vertices(start, end, survives & side) for side in favours]
+    share = jnp.sort(jnp.concatenate(walks))
+    fits = jnp.where(survives, (1 - share[:, None]) * start + share[:, None] * end, jnp.inf)
+    best = [jnp.min(jnp.where(side, fits, jnp.inf), axis=1) for side in favours]
+    gap = _difference(best[0], best[1])
+    ends = [_difference(*(jnp.min(jnp.where(side, tables.divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
+    everywhere = jnp.concatenate([jnp.stack(ends), gap])
+
+    mixed, num_mixed = _indifferent(share, gap, fit_tie, tables.utility.shape[1])
+    uninformative = [jnp.all(row == row[0]) for row in tables.divergence]
+    fit_slack = _fit_slack(share, gap, ends, uninformative) / fit_scale
+    payoff_slack = _payoff_slack(tables, gain, fits, fit_tie) / payoff_scale
+    return conclude(
+        rationalizable=[jnp.max(everywhere) >= -fit_tie, jnp.min(everywhere) <= fit_tie],
+        pure=[ends[0] >= -fit_tie, ends[1] <= fit_tie],
+        strict=[ends[0] > fit_tie, ends[1] < -fit_tie],
+        mixed=mixed,
+        num_mixed=num_mixed,
+        margin=jnp.minimum(fit_slack, payoff_slack),
+        tolerance=tolerance,
+        refuted=~jnp.any(survives),
+        valid=tables.is_valid() & valid,
+    )
+
+
+def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Array, "K"]) -> Float[Array, "K+1"]:
+    """The shares s at which the lower envelope of some lines turns, 0 and 1 among them; padded with 1.
+
+    Walks from s = 0 along the lowest line to the first crossing with a flatter one, then along that one.
+    """
+    slope = end - start
+
+    def lowest(height, among):
+        """Of the lines among these that are lowest, the one that falls fastest."""
+        low = among & (height == jnp.min(jnp.where(among, height, jnp.inf)))
+        return jnp.argmin(jnp.where(low, slope, jnp.inf))
+
+    def turn(state, _):
+        share, current = state
+        fall = slope[current] - slope
+        flatter = lines & (fall > 0)
+        crossing = jnp.where(flatter, (start - start[current]) / jnp.where(flatter, fall, 1), jnp.inf)
+        nearest = jnp.clip(jnp.min(crossing), share, 1)
+        current = jnp.where(nearest < 1, lowest(crossing, flatter), current)
+        return (nearest, current), nearest
+
+    first = lowest(start, lines)
+    zero = jnp.zeros((), start.dtype)
+    _, turns = jax.lax.scan(turn, (zero, first), length=start.shape[0] - 1)
+    return jnp.concatenate([zero[None], turns, jnp.ones(1, start.dtype)])
+
+
+def _indifferent(
+    share: Float[Array, "V"], gap: Float[Array, "V"], tie: Float[Array, ""], rows: int
+) -> tuple[Float[Array, "E 2"], Float[Array, ""]]:
+    """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are."""
+    sign = jnp.where(jnp.abs(gap) <= tie, 0, jnp.sign(gap))
+    width = share[1:] - share[:-1]
+    crosses = (sign[1:] * sign[:-1] < 0) & (width > 0)
+    rise = jnp.where(crosses, gap[1:] - gap[:-1], 1)
+    zeros = jnp.where(crosses, share[:-1] - width * gap[:-1] / rise, jnp.inf)
+    inside = (share > 0) & (share < 1)
+    before, after = jnp.roll(sign, 1), jnp.roll(sign, -1)
+    touches = jnp.where((sign == 0) & inside & ((before != 0) | (after != 0)), share, jnp.inf)
+    found = jnp.sort(jnp.concatenate([zeros, touches]))
+    new = jnp.isfinite(found) & (jnp.diff(found, prepend=-1.0) > 0)
+    found = jnp.sort(jnp.where(new, found, jnp.inf))[:rows]
+    found = jnp.where(jnp.isfinite(found), found, jnp.nan)
+    return jnp.stack([1 - found, found], axis=-1), jnp.sum(new).astype(jnp.int32)
+
+
+def _fit_slack(share: Float[Array, "V"], gap: Float[Array, "V"], ends: list, uninformative: list) -> Float[Array, ""]:
+    """The least |f| at an end or at a peak or trough of f, in nats: how far the fit is from another answer.
+
+    A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does.
+    """
+    slack = jnp.array(jnp.inf, gap.dtype)
+    for x, edge in ((0, 0), (1, -1)):
+        at_end = jnp.minimum(jnp.abs(ends[x]), jnp.abs(gap[edge]))
+        slack = jnp.minimum(slack, jnp.where(uninformative[x], jnp.inf, at_end))
+    level = jnp.where(jnp.isfinite(gap), gap, 0)
+    turns = (level[1:-1] - level[:-2]) * (level[2:] - level[1:-1]) <= 0
+    inside = (share[1:-1] > 0) & (share[1:-1] < 1)
+    return jnp.minimum(slack, jnp.min(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
+
+
+def _payoff_slack(
+    tables: FiniteProblem, gain: Float[Array, "K"], fits: Float[Array, "V K"], tie: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The least |U(1, θ) − U(0, θ)| among the parameters that fit best for some σ, in payoff units."""
+    everywhere = jnp.concatenate([tables.divergence, fits])
+    reached = jnp.any(everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tie, axis=0)
+    return jnp.min(jnp.where(reached, jnp.abs(gain), jnp.inf))
+
+
+def _difference(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """a − b, with ∞ − ∞ = 0 for the σ that refute every parameter."""
+    return jnp.where(jnp.isinf(a) & jnp.isinf(b), 0, a - jnp.where(jnp.isinf(a), 0, b))
+
+
+def _positive(scale: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(scale > 0, scale, 1)

@@ -1,0 +1,197 @@
+"""The published problems as ready `Problem`s, with the result each is known for.
+
+After [X26]: the parametrisation is ours, chosen to give its published statements (theory §4).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from epijax.environment import Environment, as_float
+from epijax.problem import Problem
+from epijax.subjective import AffineBernoulli
+
+Number = Float[ArrayLike, ""]
+
+
+def sycophancy(
+    p_agree: Number,
+    p_honest: Number,
+    *,
+    reward_agree: Number = 1.0,
+    reward_honest: Number = 1.0,
+    cost_agree: Number = 0.0,
+    cost_honest: Number = 0.0,
+    lower: Number = 0.0,
+    upper: Number = 1.0,
+    exploration: Number = 0.0,
+) -> Problem:
+    """An agent that takes agreement for truth: it agrees with the user or answers honestly.
+
+    It conflates the two on one axis, Q_θ(approved|agree) = θ and Q_θ(approved|honest) = 1 − θ. Published: with equal
+    rewards and no bounds the phase does not depend on the reward's size; it is `locked_in` where agreeing is approved
+    more often than not and honesty is too rarely learned, and each of four phases covers a quarter of the square
+    (Theorem 3.2 of [X26]). Ours: the rewards, costs, bounds and exploration as separate parameters.
+
+    **Arguments:**
+
+    - `p_agree`, `p_honest`: true probability that agreeing, that honesty is approved.
+    - `reward_agree`, `reward_honest`: payoff of approval, in payoff units; `cost_agree`, `cost_honest`: paid always.
+    - `lower`, `upper`: the believable θ; `upper` below the critical belief makes agreement unrationalizable.
+    - `exploration`: ε, the share of uniform play the agent also learns from.
+
+    **Returns:** a `Problem` with actions ("agree", "honest"), of which agreeing is unsafe.
+    """
+    return Problem(
+        Environment(
+            _table(((1 - as_float(p_agree), p_agree), (1 - as_float(p_honest), p_honest))),
+            _table(
+                (
+                    (-as_float(cost_agree), as_float(reward_agree) - cost_agree),
+                    (-as_float(cost_honest), as_float(reward_honest) - cost_honest),
+                )
+            ),
+        ),
+        AffineBernoulli((0.0, 1.0), (1.0, -1.0), lower, upper),
+        exploration,
+        actions=("agree", "honest"),
+        unsafe=(True, False),
+    )
+
+
+def hallucination(
+    p_fabricate: Number,
+    p_abstain: Number,
+    *,
+    reward_fabricate: Number = 1.0,
+    reward_abstain: Number = 1.0,
+    cost_fabricate: Number = 0.0,
+    cost_abstain: Number = 0.0,
+    lower: Number = 0.0,
+    upper: Number = 1.0,
+    exploration: Number = 0.0,
+) -> Problem:
+    """An agent that makes an answer up or says that it does not know.
+
+    Published: the same mathematics as sycophancy, cell by cell (Corollary 4.1 of [X26]); one model, two sets of labels.
+    The parametrisation is ours, as there.
+
+    **Arguments:** those of `sycophancy`, with fabricate for agree and abstain for honest.
+
+    **Returns:** a `Problem` with actions ("fabricate", "abstain"), of which fabricating is unsafe.
+    """
+    problem = sycophancy(
+        p_fabricate,
+        p_abstain,
+        reward_agree=reward_fabricate,
+        reward_honest=reward_abstain,
+        cost_agree=cost_fabricate,
+        cost_honest=cost_abstain,
+        lower=lower,
+        upper=upper,
+        exploration=exploration,
+    )
+    return Problem(
+        problem.environment,
+        problem.model,
+        problem.exploration,
+        actions=("fabricate", "abstain"),
+        unsafe=problem.unsafe,
+    )
+
+
+def deception(
+    p_caught: Number,
+    *,
+    gain: Number = 1.0,
+    loss: Number = 1.0,
+    safe: Number = 0.0,
+    lower: Number = 0.0,
+    upper: Number = 1.0,
+    exploration: Number = 0.0,
+) -> Problem:
+    """An agent that may deceive, at a risk whose size it must guess.
+
+    Deception is caught with probability θ in its eyes; compliance is never caught and teaches nothing, so fear and hope
+    go unrefuted. Deceiving is optimal iff θ ≤ θ̂ = (gain − safe)/(gain + loss). Published: an overconfident agent,
+    upper < θ̂, is `locked_in` to deception for every true risk, even certainty (Theorem 5.2 of [X26]). Ours: the
+    payoffs, bounds and exploration as separate parameters.
+
+    **Arguments:**
+
+    - `p_caught`: true probability that deception is caught.
+    - `gain`, `loss`: payoff of deceiving unnoticed, loss when caught; `safe`: payoff of compliance. Payoff units.
+    - `lower`, `upper`: the believable risks.
+    - `exploration`: ε, the share of uniform play the agent also learns from.
+
+    **Returns:** a `Problem` with actions ("deceive", "comply"), of which deceiving is unsafe; outcome 1: caught.
+    """
+    return Problem(
+        Environment(
+            _table(((1 - as_float(p_caught), p_caught), (1.0, 0.0))),
+            _table(((gain, -as_float(loss)), (safe, safe))),
+        ),
+        AffineBernoulli((0.0, 0.0), (1.0, 0.0), lower, upper),
+        exploration,
+        actions=("deceive", "comply"),
+        unsafe=(True, False),
+    )
+
+
+class Model(NamedTuple):
+    """A named model for the command line and for pictures: how to build it and what its parameters mean."""
+
+    build: Callable[..., Problem]
+    axes: dict[str, tuple[float, float]]  # drawn unless others are asked for: parameter -> (start, stop)
+    meaning: dict[str, str]  # parameter -> what it means, for axis labels and help
+
+
+_BELIEF = {"lower": "least believable θ", "upper": "greatest believable θ", "exploration": "exploration ε"}
+
+MODELS = {
+    "sycophancy": Model(
+        sycophancy,
+        {"p_agree": (0.0, 1.0), "p_honest": (0.0, 1.0)},
+        {
+            "p_agree": "probability that agreeing is approved",
+            "p_honest": "probability that honesty is approved",
+            "reward_agree": "reward of approved agreement",
+            "reward_honest": "reward of approved honesty",
+            "cost_agree": "cost of agreeing",
+            "cost_honest": "cost of honesty",
+            **_BELIEF,
+        },
+    ),
+    "hallucination": Model(
+        hallucination,
+        {"p_fabricate": (0.0, 1.0), "p_abstain": (0.0, 1.0)},
+        {
+            "p_fabricate": "probability that a fabricated answer is approved",
+            "p_abstain": "probability that abstaining is approved",
+            "reward_fabricate": "reward of approved fabrication",
+            "reward_abstain": "reward of approved abstention",
+            "cost_fabricate": "cost of fabricating",
+            "cost_abstain": "cost of abstaining",
+            **_BELIEF,
+        },
+    ),
+    "deception": Model(
+        deception,
+        {"p_caught": (0.0, 1.0), "upper": (0.0, 1.0)},
+        {
+            "p_caught": "probability that deception is caught",
+            "gain": "gain from unnoticed deception",
+            "loss": "loss when caught",
+            "safe": "payoff of compliance",
+            "lower": "least believable risk of being caught",
+            "upper": "greatest believable risk of being caught",
+            "exploration": "exploration ε",
+        },
+    ),
+}
+
+
+def _table(rows: tuple[tuple[Number, Number], ...]) -> Float[Array, "A Y"]:
+    return jnp.stack([jnp.stack([as_float(value) for value in row]) for row in rows])

@@ -42,7 +42,7 @@ _ROOMS = {
     "tabulate": "tables",
 }
 
-__all__ = sorted(_ROOMS)
+__all__ = sorted(_ROOMS)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):

@@ -3,14 +3,17 @@
 Letters in shapes, here and everywhere: A actions, Y outcomes, K parameters, D dimensions of θ, E equilibria.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
+
+Numbers = ArrayLike | Sequence[Any]  # whatever becomes an array: one, a number, nested lists
 
 
 class Environment(eqx.Module):
@@ -29,7 +32,7 @@ class Environment(eqx.Module):
     outcome_probs: Float[Array, "A Y"]
     payoffs: Float[Array, "A Y"]
 
-    def __init__(self, outcome_probs: ArrayLike, payoffs: ArrayLike):
+    def __init__(self, outcome_probs: Numbers, payoffs: Numbers):
         self.outcome_probs = as_float(outcome_probs)
         self.payoffs = as_float(payoffs)
         if self.outcome_probs.ndim != 2 or self.outcome_probs.shape != self.payoffs.shape:
@@ -47,33 +50,33 @@ class Environment(eqx.Module):
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the probabilities are probabilities and the payoffs finite, for values inside a trace."""
-        return are_probs(self.outcome_probs) & fold(jnp.logical_and, jnp.isfinite, self.payoffs)
+        return are_probs(self.outcome_probs) & every(jnp.isfinite, self.payoffs)
 
 
-def as_float(x: ArrayLike) -> Float[Array, "..."]:
+def as_float(x: Numbers) -> Float[Array, "..."]:
     """`x` as an array of the session's floating dtype: float64 under `jax_enable_x64`, float32 otherwise."""
     return jnp.asarray(x, dtype=jnp.result_type(float))
 
 
-def fold(combine: jnp.ufunc, of: Callable, table: Shaped[Array, "..."]) -> Shaped[Array, ""]:
-    """`of` every entry, all combined into one, entry by entry where they are few.
+def every(test: Callable, table: Shaped[Array, "..."]) -> Bool[Array, ""]:
+    """Whether every entry passes the test, entry by entry where they are few.
 
     A reduction over a tiny table is a loop of its own for the compiler; taken entry by entry it melts into the one
     elementwise loop over cells, which makes maps some thirty times faster.
     """
     if table.size > 64:
-        return combine.reduce(of(table), axis=None)
-    return reduce(combine, [of(table[index]) for index in np.ndindex(table.shape)])
+        return jnp.all(test(table))
+    return reduce(jnp.logical_and, [test(table[index]) for index in np.ndindex(table.shape)])
 
 
 def are_probs(table: Float[Array, "..."]) -> Bool[Array, ""]:
     """Whether every entry lies in [0, 1]; NaN does not."""
-    return fold(jnp.logical_and, lambda p: (p >= 0) & (p <= 1), table)
+    return every(lambda p: (p >= 0) & (p <= 1), table)
 
 
-def is_concrete(*xs: ArrayLike) -> bool:
+def is_concrete(*xs: Numbers) -> bool:
     """Whether the values are known now, on the host; inside `jit`, `vmap` or `grad` they are not."""
-    return not any(isinstance(x, jax.core.Tracer) for x in xs)
+    return not any(isinstance(x, Tracer) for x in xs)
 
 
 def check_probs(name: str, probs: Float[Array, "... Y"]) -> None:

@@ -9,11 +9,13 @@ from itertools import combinations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from epijax.environment import Environment
 from epijax.problem import Problem
 from epijax.projection import divergence_slope, fit_interval, refutes
 from epijax.rationalizable import eliminate
 from epijax.response import PayoffLines
 from epijax.solution import Solution, conclude
+from epijax.subjective import AffineBernoulli
 
 
 def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
@@ -31,7 +33,8 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     Source: theory §3; [EP16], [EP25].
     """
     actions = range(problem.num_actions)
-    lines = PayoffLines(problem)
+    environment, model = _parts(problem)
+    lines = PayoffLines(environment, model)
     teaches = _lessons(problem)
     tie = tolerance * lines.scale
 
@@ -68,7 +71,7 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
         num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
         margin=reduce(jnp.minimum, slacks) / lines.scale,
         tolerance=tolerance,
-        refuted=reduce(jnp.logical_or, [refutes(problem, x) for x in actions]),
+        refuted=reduce(jnp.logical_or, [refutes(environment, model, x) for x in actions]),
         valid=problem.is_valid(),
     )
 
@@ -76,13 +79,18 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
 def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]:
     """The rounds of elimination, `[A, A]`: row k holds Γᵏ(X), the last row the rationalizable set."""
     actions = range(problem.num_actions)
-    lines, teaches = PayoffLines(problem), _lessons(problem)
+    lines, teaches = PayoffLines(*_parts(problem)), _lessons(problem)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
     tie = tolerance * lines.scale
     rounds = eliminate(
         lambda members: [_reach(lines, lead[x], teaches, members, x) >= -tie for x in actions], problem.num_actions
     )
     return jnp.stack([jnp.stack([jnp.asarray(member) for member in members]) for members in rounds])
+
+
+def _parts(problem: Problem) -> tuple[Environment, AffineBernoulli]:
+    assert isinstance(problem.model, AffineBernoulli), "the one-parameter path is for one-parameter models"
+    return problem.environment, problem.model
 
 
 def _lessons(problem: Problem) -> list[tuple]:
@@ -92,7 +100,7 @@ def _lessons(problem: Problem) -> list[tuple]:
     if problem.explores():
         eps = jnp.asarray(problem.exploration)
         weights = [[(1 - eps) * w + eps / n for w in row] for row in weights]
-    return [fit_interval(problem, row) for row in weights]
+    return [fit_interval(*_parts(problem), row) for row in weights]
 
 
 def _reach(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> Float[Array, ""]:
@@ -125,7 +133,7 @@ def _straddle(lines: PayoffLines, teaches: list, x: int, y: int) -> Float[Array,
 def _mixture(problem: Problem, x: int, y: int, crossing: Float[Array, ""]) -> Float[Array, "A"]:
     """The strategy on {x, y} whose KL projection is their crossing."""
     crossing = jnp.where(jnp.isfinite(crossing), crossing, 0)
-    slopes = jnp.stack([divergence_slope(problem, z, crossing) for z in range(problem.num_actions)])
+    slopes = jnp.stack([divergence_slope(*_parts(problem), z, crossing) for z in range(problem.num_actions)])
     if problem.explores():
         slopes = (1 - problem.exploration) * slopes + problem.exploration * jnp.mean(slopes)
     fall = slopes[y] - slopes[x]

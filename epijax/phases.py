@@ -12,7 +12,8 @@ from epijax.solution import Solution, Status
 class Phase(NamedTuple):
     name: str
     meaning: str
-    colour: str  # colour-blind safe; lightness alone tells the phases apart (a test holds both)
+    colour: str  # the five differ by at least 12 of 100 in lightness: for grey print and for every eye
+    hatch: str = ""  # for what is no phase
 
 
 LEGEND = {
@@ -20,11 +21,11 @@ LEGEND = {
     1: Phase("locked_in", "only unsafe actions are rationalizable", "#4a1236"),
     2: Phase("multistable", "safe and unsafe equilibria coexist: the prior decides", "#c2532b"),
     3: Phase("oscillatory", "no pure equilibrium: play cycles", "#5aa5c9"),
-    4: Phase("indeterminate", "play could be unsafe, though the pure equilibria do not meet both sides", "#f2c14e"),
-    252: Phase("not_computed", "not computed yet", "#ffffff"),
-    253: Phase("invalid", "the parameters make no problem", "#8c8c8c"),
-    254: Phase("refuted", "some play contradicts every belief", "#000000"),
-    255: Phase("boundary", "a tie within tolerance decided", "#7a7a00"),
+    4: Phase("indeterminate", "unsafe play is rationalizable, yet pure equilibria do not meet both sides", "#f2c14e"),
+    252: Phase("not_computed", "not computed yet", "#ffffff", "."),
+    253: Phase("invalid", "the parameters make no problem", "#b0b0b0", "xxxx"),
+    254: Phase("refuted", "some play contradicts every belief", "#ffffff", "////"),
+    255: Phase("boundary", "a tie within tolerance decided", "#000000"),
 }
 PHASES = {code: entry.name for code, entry in LEGEND.items()}
 NOT_COMPUTED = 252

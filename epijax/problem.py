@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from epijax.environment import Environment, as_float, fold, is_concrete
+from epijax.environment import Environment, Numbers, as_float, every, is_concrete
 from epijax.subjective import Finite, SubjectiveModel
 
 
@@ -27,7 +27,7 @@ class Problem(eqx.Module):
 
     environment: Environment
     model: SubjectiveModel
-    exploration: Float[ArrayLike, ""]
+    exploration: Float[Array, ""] | float
     actions: tuple[str, ...] = eqx.field(static=True)
     unsafe: tuple[bool, ...] | None = eqx.field(static=True)
 
@@ -61,9 +61,9 @@ class Problem(eqx.Module):
         """Whether exploration may be positive: false only where it is known to be zero."""
         return not (isinstance(self.exploration, float) and self.exploration == 0)
 
-    def explored(self, sigma: Float[Array, "... A"]) -> Float[Array, "... A"]:
+    def explored(self, sigma: Float[Array, "A"]) -> Float[Array, "A"]:
         """The frequencies (1−ε)σ + ε·uniform that the agent learns from."""
-        return (1 - self.exploration) * sigma + self.exploration / self.num_actions if self.explores() else sigma
+        return (1 - self.exploration) * sigma + self.exploration / self.num_actions
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the numbers make a problem, for values inside a trace."""
@@ -92,9 +92,9 @@ class FiniteProblem(eqx.Module):
 
     def __init__(
         self,
-        utility: ArrayLike,
-        divergence: ArrayLike,
-        log_prior: ArrayLike | None = None,
+        utility: Numbers,
+        divergence: Numbers,
+        log_prior: Numbers | None = None,
         actions: Sequence[str] | None = None,
         unsafe: Sequence[bool] | None = None,
     ):
@@ -119,8 +119,8 @@ class FiniteProblem(eqx.Module):
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the tables make a problem, for values inside a trace."""
-        priced = fold(jnp.logical_and, jnp.isfinite, self.utility)
-        return priced & fold(jnp.logical_and, lambda d: d >= 0, self.divergence)
+        priced = every(jnp.isfinite, self.utility)
+        return priced & every(lambda d: d >= 0, self.divergence)
 
 
 def _labels(

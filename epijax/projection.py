@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from epijax.environment import Environment
 from epijax.problem import Problem
+from epijax.subjective import AffineBernoulli
 
 
 def kl_divergence(true_probs: Float[Array, "... Y"], model_probs: Float[Array, "... Y"]) -> Float[Array, "..."]:
@@ -40,14 +42,19 @@ def project(problem: Problem, sigma: Float[Array, "A"]) -> tuple[Float[Array, ""
 
     **Returns:** the least and the greatest θ that fits best; equal, unless no action played is informative, when every
     θ in the box fits. Meaningless where every belief is refuted, which `Solution.status` tells.
+
+    Raises `ValueError` for a model that is a list of parameters: there, read the least of `tabulate`'s divergences.
     """
+    model = problem.model
+    if not isinstance(model, AffineBernoulli):
+        raise ValueError(f"project takes a one-parameter model, AffineBernoulli; got {type(model).__name__}")
     weights = problem.explored(jnp.asarray(sigma))
-    lower, upper, _ = fit_interval(problem, [weights[x] for x in range(problem.num_actions)])
+    lower, upper, _ = fit_interval(problem.environment, model, [weights[x] for x in range(problem.num_actions)])
     return lower, upper
 
 
 def fit_interval(
-    problem: Problem, weights: Sequence[Float[ArrayLike, ""]]
+    environment: Environment, model: AffineBernoulli, weights: Sequence[Float[ArrayLike, ""]]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """The ends of the KL projection for the given weights on actions, and how firmly the data hold it.
 
@@ -58,10 +65,9 @@ def fit_interval(
 
     **Returns:** lower end, upper end, and the change of data (in probability) that moves the fit by one unit of θ.
     """
-    model = problem.model
     played = [x for x, w in enumerate(weights) if not (isinstance(w, int | float) and w == 0)]
     weights = [weights[x] for x in played]
-    truth = [problem.environment.outcome_probs[x, 1] for x in played]
+    truth = [environment.outcome_probs[x, 1] for x in played]
     alpha, beta = [model.intercept[x] for x in played], [model.slope[x, 0] for x in played]
     lower, upper = model.lower[0], model.upper[0]
 
@@ -76,23 +82,25 @@ def fit_interval(
     if len(played) == 1 or model.one_event:
         fit = jnp.clip(moment / information, lower, upper)
     else:
-        fit = _bisect(lambda theta: total(divergence_slope(problem, x, theta) for x in played), lower, upper)
+        fit = _bisect(lambda theta: total(divergence_slope(environment, model, x, theta) for x in played), lower, upper)
     return jnp.where(informed, fit, lower), jnp.where(informed, fit, upper), firmness
 
 
-def divergence_slope(problem: Problem, x: int, theta: Float[Array, ""]) -> Float[Array, ""]:
+def divergence_slope(
+    environment: Environment, model: AffineBernoulli, x: int, theta: Float[Array, ""]
+) -> Float[Array, ""]:
     """∂K(x, θ)/∂θ = β[(1−Q)/(1−P) − Q/P] with P the predicted and Q the true probability of outcome 1, nats per θ."""
-    alpha, beta = problem.model.intercept[x], problem.model.slope[x, 0]
-    predicted, truth = alpha + beta * theta, problem.environment.outcome_probs[x, 1]
+    alpha, beta = model.intercept[x], model.slope[x, 0]
+    predicted, truth = alpha + beta * theta, environment.outcome_probs[x, 1]
     return jnp.where(beta == 0, 0, beta * (_ratio(1 - truth, 1 - predicted) - _ratio(truth, predicted)))
 
 
-def refutes(problem: Problem, x: int) -> Bool[Array, ""]:
+def refutes(environment: Environment, model: AffineBernoulli, x: int) -> Bool[Array, ""]:
     """Whether playing x refutes every θ in the box: each excludes an outcome that happens.
 
     A link that is not constant excludes nothing inside its box, so the middle of the box speaks for all of it.
     """
-    model, truth = problem.model, problem.environment.outcome_probs
+    truth = environment.outcome_probs
     predicted = model.intercept[x] + model.slope[x, 0] * (model.lower[0] + model.upper[0]) / 2
     return ((predicted <= 0) & (truth[x, 1] > 0)) | ((predicted >= 1) & (truth[x, 0] > 0))
 

@@ -6,8 +6,8 @@ from itertools import combinations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from epijax.environment import fold
-from epijax.problem import Problem
+from epijax.environment import Environment
+from epijax.subjective import AffineBernoulli
 
 
 class PayoffLines:
@@ -17,13 +17,13 @@ class PayoffLines:
     cells and the whole solver fuses into one kernel.
     """
 
-    def __init__(self, problem: Problem):
-        payoffs, model = problem.environment.payoffs, problem.model
-        self.num_actions = problem.num_actions
+    def __init__(self, environment: Environment, model: AffineBernoulli):
+        payoffs = environment.payoffs
+        self.num_actions = environment.num_actions
         gain = [payoffs[x, 1] - payoffs[x, 0] for x in range(self.num_actions)]
         self.level = [payoffs[x, 0] + gain[x] * model.intercept[x] for x in range(self.num_actions)]
         self.rise = [gain[x] * model.slope[x, 0] for x in range(self.num_actions)]
-        largest = fold(jnp.maximum, jnp.abs, payoffs)
+        largest = reduce(jnp.maximum, [jnp.abs(payoffs[x, y]) for x in range(self.num_actions) for y in (0, 1)])
         self.scale = jnp.where(largest > 0, largest, 1)
 
     def advantage(self, x: int, other: int, theta: Float[Array, ""]) -> Float[Array, ""]:

@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, Bool, Float
 
-from epijax.environment import are_probs, as_float, check_probs, is_concrete
+from epijax.environment import Numbers, are_probs, as_float, check_probs, is_concrete
 
 
 class AffineBernoulli(eqx.Module):
@@ -31,7 +31,7 @@ class AffineBernoulli(eqx.Module):
     # Whether every informative action reports one and the same event or its complement; known when the links are.
     one_event: bool = eqx.field(static=True)
 
-    def __init__(self, intercept: ArrayLike, slope: ArrayLike, lower: ArrayLike, upper: ArrayLike):
+    def __init__(self, intercept: Numbers, slope: Numbers, lower: Numbers, upper: Numbers):
         self.one_event = _reports_one_event(intercept, slope)
         self.intercept = as_float(intercept)
         slope = as_float(slope)
@@ -80,7 +80,7 @@ class Finite(eqx.Module):
 
     outcome_probs: Float[Array, "K A Y"]
 
-    def __init__(self, outcome_probs: ArrayLike):
+    def __init__(self, outcome_probs: Numbers):
         self.outcome_probs = as_float(outcome_probs)
         if self.outcome_probs.ndim != 3:
             raise ValueError(f"outcome_probs must be [parameters, actions, outcomes]; got {self.outcome_probs.shape}")
@@ -98,7 +98,7 @@ def _bernoulli(p: Float[Array, "A"]) -> Float[Array, "A 2"]:
     return jnp.stack([1 - p, p], axis=-1)
 
 
-def _reports_one_event(intercept: ArrayLike, slope: ArrayLike) -> bool:
+def _reports_one_event(intercept: Numbers, slope: Numbers) -> bool:
     if not is_concrete(intercept, slope):
         return False
     a, b = np.asarray(intercept, float).ravel(), np.asarray(slope, float).ravel()

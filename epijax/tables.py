@@ -30,7 +30,7 @@ def tabulate(problem: Problem, num: int = 257) -> FiniteProblem:
     utility = jnp.sum(believed * truth.payoffs, axis=-1).T
     divergence = jax.vmap(lambda probs: kl_divergence(truth.outcome_probs, probs))(believed).T
     if problem.explores():
-        eps = problem.exploration
+        eps = jnp.asarray(problem.exploration)
         mean = jnp.mean(divergence, axis=0)
         # 0·∞ is 0: without exploration, and for an action never played but in exploration, infinities must not spread.
         explored = jnp.where(eps < 1, (1 - eps) * divergence, 0) + jnp.where(eps > 0, eps * mean, 0)

@@ -1,0 +1,158 @@
+"""Phase diagrams as vector pictures, from a labelled dataset."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+from contourpy import FillType, contour_generator
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+
+from epijax.phases import LEGEND
+from epijax.sweeps import phase_counts
+
+MOST_CELLS = 2048  # drawn along an axis; finer maps are thinned, keeping the rarest phase of each block
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.linewidth": 0.6,
+    "hatch.linewidth": 0.5,
+    "pdf.fonttype": 42,  # text stays text in a paper
+}
+INK = "#1a1a1a"
+
+
+def phase_diagram(dataset: xr.Dataset) -> Figure:
+    """The phases of a two-axis sweep as filled regions with vector boundaries, sharp at any size.
+
+    Boundaries run halfway between the cells that differ. The legend gives the share of cells of each phase; below it
+    stand the parameters held fixed.
+
+    **Arguments:** `dataset`, with two dimensions, the first drawn to the right, the second up.
+
+    **Returns:** a `Figure`; `savefig` writes PNG, SVG or PDF.
+
+    Raises `ValueError` if the dataset does not have two dimensions.
+    """
+    phase = dataset["phase"]
+    if phase.ndim != 2:
+        raise ValueError(
+            f"a picture needs 2 axes, the sweep has {phase.ndim} ({', '.join(map(str, phase.dims))}); "
+            "select values of the others, as in dataset.isel(upper=0)"
+        )
+    counts = phase_counts(dataset)
+    right, up = (str(dimension) for dimension in phase.dims)
+    codes, across, along = _thinned(phase, counts)
+
+    figure = Figure(figsize=(6.0, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    _fill(axes, across, along, codes.T, counts)
+    axes.set(xlim=(across[0], across[-1]), ylim=(along[0], along[-1]), xlabel=_label(dataset, right))
+    axes.set(ylabel=_label(dataset, up), title=str(dataset.attrs.get("model", "")).split(":")[-1].capitalize())
+    axes.set_box_aspect(1)
+    axes.tick_params(width=0.6)
+    total = sum(counts.values())
+    handles = [
+        Patch(
+            facecolor=LEGEND[code].colour,
+            edgecolor=INK,
+            linewidth=0.6,
+            hatch=2 * LEGEND[code].hatch,
+            label=f"{LEGEND[code].name.replace('_', ' ')}  {_percent(counts[code], total)}",
+        )
+        for code in sorted(counts, key=lambda code: -counts[code])
+    ]
+    legend = axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.03, 1.0), frameon=False, borderaxespad=0, title="phase"
+    )
+    legend.set_alignment("left")
+    fixed = dataset.attrs.get("fixed", {})
+    if fixed:
+        text = "held fixed\n" + "\n".join(f"{key} = {_number(value)}" for key, value in fixed.items())
+        axes.text(1.05, 0.0, text, transform=axes.transAxes, fontsize=7, va="bottom", linespacing=1.35, color=INK)
+    return figure
+
+
+def save(figure: Figure, path: str, dpi: int = 300) -> None:
+    """Writes the figure; the suffix of `path` says which format."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure.savefig(path, dpi=dpi)
+
+
+def _thinned(phase: xr.DataArray, counts: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The map and its coordinates with at most `MOST_CELLS` cells an axis.
+
+    A block of cells becomes one cell of the phase that is rarest in the whole map, so that thin phases stay visible;
+    first and last coordinates stay.
+    """
+    steps = [-(-n // MOST_CELLS) for n in phase.shape]
+    coordinates = [np.asarray(phase[dimension].values, float) for dimension in phase.dims]
+    if steps == [1, 1]:
+        return phase.values, coordinates[0], coordinates[1]
+    rank = np.zeros(256, np.uint8)
+    for place, code in enumerate(sorted(counts, key=lambda code: -counts[code])):
+        rank[code] = place
+    by_rank = np.array(sorted(counts, key=lambda code: -counts[code]), np.uint8)
+    rows = []
+    for start in range(0, phase.shape[0], steps[0]):
+        strip = rank[phase[start : start + steps[0]].values].max(axis=0)
+        rows.append(np.maximum.reduceat(strip, np.arange(0, len(strip), steps[1])))
+    thin = [np.linspace(0, len(c) - 1, -(-len(c) // step)) for c, step in zip(coordinates, steps, strict=True)]
+    across, along = (np.interp(t, np.arange(len(c)), c) for t, c in zip(thin, coordinates, strict=True))
+    return by_rank[np.array(rows)], across, along
+
+
+def _fill(axes: Axes, x: np.ndarray, y: np.ndarray, codes: np.ndarray, counts: Mapping[int, int]) -> None:
+    """The commonest phase as the ground, every other one as polygons with an edge on top of it."""
+    ground, *others = sorted(counts, key=lambda code: -counts[code])
+    axes.set_facecolor(LEGEND[ground].colour)
+    axes.patch.set_hatch(LEGEND[ground].hatch)
+    for code in others:
+        outlines = contour_generator(x, y, (codes == code).astype(np.float32), fill_type=FillType.OuterOffset)
+        polygons, offsets = cast("tuple[list[np.ndarray], list[np.ndarray]]", outlines.filled(0.5, 2.0))
+        paths = [
+            _closed(ring)
+            for polygon, starts in zip(polygons, offsets, strict=True)
+            for ring in np.split(polygon, starts[1:-1])
+        ]
+        if paths:
+            entry = LEGEND[code]
+            axes.add_patch(
+                PathPatch(
+                    Path.make_compound_path(*paths),
+                    facecolor=entry.colour,
+                    edgecolor=INK,
+                    hatch=entry.hatch,
+                    linewidth=0.6,
+                    joinstyle="round",
+                )
+            )
+
+
+def _closed(ring: np.ndarray) -> Path:
+    """A closed path without the points that lie straight between their neighbours."""
+    points = ring[:-1]  # the last one repeats the first
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    size = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    points = points[np.abs(turn) > 1e-9 * size]
+    return Path(np.vstack([points, points[:1]]), closed=True)
+
+
+def _label(dataset: xr.Dataset, dimension: str) -> str:
+    meaning = dataset[dimension].attrs.get("long_name", dimension)
+    return dimension if meaning == dimension else f"{meaning}, {dimension}"
+
+
+def _percent(count: int, total: int) -> str:
+    share = 100 * count / total
+    return f"{share:.1f} %" if share >= 0.05 or count == 0 else "< 0.1 %"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,143 @@
+"""A solution told in words: which beliefs fit, what they justify, what elimination did, which phase and why."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from epijax.one_parameter import elimination_rounds
+from epijax.phases import LEGEND, phase
+from epijax.problem import FiniteProblem, Problem
+from epijax.projection import project
+from epijax.response import PayoffLines
+from epijax.solution import Solution, Status, tolerance_of
+from epijax.subjective import AffineBernoulli
+from epijax.tables import tabulate
+
+
+def summary(problem: Problem | FiniteProblem, solution: Solution) -> dict[str, Any]:
+    """The solution as plain numbers and names, ready for JSON."""
+    names = problem.actions
+    status = Status(int(solution.status))
+    code = None if problem.unsafe is None else int(phase(solution, problem.unsafe))
+    strategies = np.asarray(solution.mixed)
+    return {
+        "actions": list(names),
+        "unsafe": None if problem.unsafe is None else [n for n, u in zip(names, problem.unsafe, strict=True) if u],
+        "rationalizable": _members(names, solution.rationalizable),
+        "pure": _members(names, solution.pure),
+        "strict": _members(names, solution.strict),
+        "mixed": [[float(s) for s in row] for row in strategies if not np.isnan(row).any()],
+        "margin": None if np.isnan(solution.margin) else float(solution.margin),
+        "status": status.name.lower(),
+        "phase": None if code is None or status is not Status.SOLVED else LEGEND[code].name,
+    }
+
+
+def explain(problem: Problem | FiniteProblem, solution: Solution) -> str:
+    """The solution as paragraphs for a person; payoffs in payoff units, beliefs in θ."""
+    if int(solution.status) == Status.INVALID:
+        return Status.INVALID.sentence
+    if isinstance(problem, Problem) and isinstance(problem.model, AffineBernoulli):
+        beliefs, rounds = _one_parameter_beliefs(problem), _one_parameter_rounds(problem)
+    else:
+        tables = problem if isinstance(problem, FiniteProblem) else tabulate(problem)
+        beliefs, rounds = _table_beliefs(tables), []
+    if int(solution.status) == Status.REFUTED:
+        return "\n".join([*beliefs, "", Status.REFUTED.sentence])
+    return "\n".join([*beliefs, "", *rounds, *_equilibria(problem, solution), "", *_verdict(problem, solution)])
+
+
+def _one_parameter_beliefs(problem: Problem) -> list[str]:
+    names, n = problem.actions, problem.num_actions
+    model = problem.model
+    assert isinstance(model, AffineBernoulli)
+    eps = float(problem.exploration)
+    lines = [f"The agent can believe θ in [{model.lower[0]:.6g}, {model.upper[0]:.6g}]."]
+    if eps > 0:
+        lines.append(f"It learns a share {eps:.6g} of the time from uniform play.")
+    for x in range(n):
+        low, high = (float(end) for end in project(problem, np.eye(n)[x]))
+        fit = f"fits θ = {low:.6g} best" if low == high else f"teaches nothing: every θ in [{low:.6g}, {high:.6g}] fits"
+        lines.append(f"Playing {names[x]} {fit}.")
+    payoffs = PayoffLines(problem.environment, model)
+    for x in range(n):
+        for y in range(x + 1, n):
+            rise = float(payoffs.rise[x] - payoffs.rise[y])
+            if rise == 0:
+                ahead = float(payoffs.level[x] - payoffs.level[y])
+                relation = "pays as much as" if ahead == 0 else "pays more than" if ahead > 0 else "pays less than"
+                lines.append(f"{names[x].capitalize()} {relation} {names[y]}, whatever is believed.")
+            else:
+                side = "above" if rise > 0 else "below"
+                critical = f"θ̂ = {float(payoffs.crossing(x, y)):.6g}"
+                lines.append(f"{names[x].capitalize()} pays more than {names[y]} for beliefs {side} {critical}.")
+    return lines
+
+
+def _one_parameter_rounds(problem: Problem) -> list[str]:
+    dtype = problem.environment.payoffs.dtype
+    rounds = np.asarray(elimination_rounds(problem, tolerance_of(dtype)))
+    n = problem.num_actions
+    intervals = [[float(end) for end in project(problem, np.eye(n)[x])] for x in range(n)]
+    lines = []
+    for number, (before, after) in enumerate(pairwise(rounds), start=1):
+        played = [intervals[x] for x in range(n) if before[x]]
+        low, high = min(i[0] for i in played), max(i[1] for i in played)
+        dropped = _members(problem.actions, before & ~after)
+        effect = f"drops {_listed(dropped)}" if dropped else "drops nothing"
+        lines.append(
+            f"Round {number}: play of {_listed(_members(problem.actions, before))} fits beliefs in "
+            f"[{low:.6g}, {high:.6g}]; they justify {_listed(_members(problem.actions, after))}: the round {effect}."
+        )
+        if not dropped:
+            break
+    return lines
+
+
+def _table_beliefs(tables: FiniteProblem) -> list[str]:
+    lines = [f"The agent can believe any of {tables.utility.shape[1]} parameters."]
+    divergence, utility = np.asarray(tables.divergence), np.asarray(tables.utility)
+    for x, name in enumerate(tables.actions):
+        best = divergence[x].min()
+        if np.isinf(best):
+            lines.append(f"Playing {name} refutes them all.")
+            continue
+        fitting = np.flatnonzero(divergence[x] == best)
+        justified = sorted({int(action) for action in utility[:, fitting].argmax(axis=0)})
+        shown = ", ".join(map(str, fitting[:8])) + (", …" if len(fitting) > 8 else "")
+        lines.append(
+            f"Playing {name} fits parameter {shown} best ({best:.6g} nats), "
+            f"under which {_listed([tables.actions[action] for action in justified])} pays most."
+        )
+    return lines
+
+
+def _equilibria(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
+    lines = []
+    for name, pure, strict in zip(problem.actions, solution.pure, solution.strict, strict=True):
+        if pure:
+            lines.append(f"Always playing {name} is a {'strict ' if strict else ''}Berk–Nash equilibrium.")
+    for row in np.asarray(solution.mixed):
+        if not np.isnan(row).any():
+            parts = [f"{share:.6g} {name}" for share, name in zip(row, problem.actions, strict=True) if share > 0]
+            lines.append(f"Mixing {_listed(parts)} is a Berk–Nash equilibrium.")
+    return lines or ["There is no Berk–Nash equilibrium that could be told apart from a tie."]
+
+
+def _verdict(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
+    lines = [f"Rationalizable: {_listed(_members(problem.actions, solution.rationalizable))}."]
+    if problem.unsafe is not None:
+        entry = LEGEND[int(phase(solution, problem.unsafe))]
+        unsafe = _listed(_members(problem.actions, np.array(problem.unsafe))) or "none"
+        lines.append(f"Unsafe: {unsafe}.  Phase: {entry.name} ({entry.meaning}).")
+    sentence = Status(int(solution.status)).sentence
+    return [*lines, f"Margin: {float(solution.margin):.6g} of the scale.  Status: {sentence}."]
+
+
+def _members(names: tuple[str, ...], mask) -> list[str]:
+    return [name for name, member in zip(names, np.asarray(mask), strict=True) if member]
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1] if items else "nothing"

@@ -1,0 +1,306 @@
+"""The command line: arguments to calls to exit codes. Nothing heavy is imported before a command needs it."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+SEE_ALSO = "A model of your own is named path/to/file.py:build wherever a built-in name is accepted."
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=SEE_ALSO)
+@click.version_option(package_name="epijax")
+def cli() -> None:
+    """Berk–Nash equilibria, rationalizable sets and phase diagrams of agents with wrong models."""
+
+
+@cli.command()
+def models() -> None:
+    """What there is: the built-in models, with parameters, meanings and defaults."""
+    import inspect
+
+    from epijax.models import MODELS
+
+    for name, model in MODELS.items():
+        summary = (inspect.getdoc(model.build) or "").splitlines()[0]
+        click.echo(f"{name}: {summary}")
+        for key, parameter in inspect.signature(model.build).parameters.items():
+            default = "required" if parameter.default is parameter.empty else f"default {parameter.default:g}"
+            click.echo(f"    {key:<17} {model.meaning[key]} ({default})")
+
+
+@cli.command(epilog=SEE_ALSO)
+@click.argument("model")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Equilibria, rationalizable set and phase of one problem, in words."""
+    import json
+
+    import jax
+
+    import epijax as ej
+    from epijax.sweeps import check_parameters
+    from epijax.view import words
+
+    name, build = _model(model)
+    values = _settings(settings)
+    check_parameters(name, build, [], list(values))
+    with jax.enable_x64(True):
+        problem = build(**values)
+        solution = jax.jit(ej.solve)(problem)
+        if as_json:
+            answer = {"model": name, "parameters": values, **words.summary(problem, solution)}
+            click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        else:
+            click.echo(words.explain(problem, solution))
+
+
+@cli.command("phase-diagram", epilog=SEE_ALSO)
+@click.argument("model")
+@click.option("-o", "--output", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP[:NUM]", help="An axis; repeat for two.")
+@click.option("--size", default=2048, show_default=True, type=click.IntRange(2), help="Points of an axis without NUM.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter held fixed; repeatable.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Pictures to draw.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def phase_diagram(
+    model: str,
+    output: Path,
+    axes: tuple[str, ...],
+    size: int,
+    settings: tuple[str, ...],
+    dtype: str,
+    formats: str,
+    quiet: bool,
+) -> None:
+    """Solve a map of problems and draw it: the dataset, a picture and a table of shares.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    suffixes = _formats(formats)
+    fixed = _settings(settings)
+    grid = dict(_axis(text, size) for text in axes)
+
+    from epijax.models import MODELS
+    from epijax.sweeps.engine import use_all_cores
+
+    use_all_cores()
+    name, build = _model(model)
+    if not grid:
+        if name not in MODELS:
+            raise ValueError(f"{model} has no axes of its own; name two, as in --axis a=0:1 --axis b=0:1")
+        grid = dict(_axis(f"{key}={low}:{high}", size) for key, (low, high) in MODELS[name].axes.items())
+    if len(grid) != 2:
+        raise ValueError(f"a phase diagram has 2 axes, these are {len(grid)}; give --axis twice")
+
+    from epijax.sweeps import phase_counts, sweep
+
+    stem = name.split(":")[-1]
+    store = output / f"{stem}.zarr"
+    _refuse_unwritable(output)
+    start = time.perf_counter()
+    with _progress(quiet) as report:
+        dataset = sweep(build, grid, fixed, store=store, dtype=dtype, progress=report)
+    seconds = time.perf_counter() - start
+    table = _share_table(phase_counts(dataset))
+    (output / f"{stem}.csv").write_text("phase,cells,share\n" + "".join(f"{n},{c},{s:.9g}\n" for n, c, s in table))
+    paths = [output / f"{stem}.{suffix}" for suffix in suffixes]
+    _draw(dataset, paths)
+
+    click.echo(_title(dataset))
+    for phase, cells, share in table:
+        click.echo(f"  {phase:<14} {cells:>12,}  {share:8.4%}")
+    click.echo(f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {dataset.attrs['rechecked']:,} of them twice")
+    for path in (store, output / f"{stem}.csv", *paths):
+        click.echo(f"  {path}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="fig.png, fig.svg or fig.pdf.")
+def plot(run: Path, output: Path) -> None:
+    """Draw the phase diagram of a stored sweep."""
+    _formats(output.suffix.removeprefix("."))
+    from epijax.sweeps.store import open_run
+
+    dataset = open_run(run)
+    _refuse_unwritable(output.parent)
+    _draw(dataset, [output])
+    click.echo(str(output))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--sample", default=2000, show_default=True, type=click.IntRange(1), help="Cells to judge.")
+@click.option("--seed", default=0, show_default=True, help="Which cells are drawn.")
+def check(run: Path, sample: int, seed: int) -> None:
+    """Judge a stored sweep by the reference solver; exit code 1 if any cell disagrees."""
+    from epijax.judging import judge
+    from epijax.sweeps.store import open_run
+
+    dataset = open_run(run)
+    _, build = _model(dataset.attrs["model"])
+    verdict = judge(dataset, build, sample, seed)
+    for line in verdict.disagreements[:20]:
+        click.echo(line)
+    click.echo(
+        f"{len(verdict.disagreements)} disagreements in {verdict.judged} cells judged by the reference solver; "
+        f"{verdict.undecided} more are undecided"
+    )
+    if verdict.disagreements:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Runs the command; what the user got wrong becomes one line and exit code 2."""
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("epijax: stopped; the same command goes on from here", err=True)
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    click.echo(f"epijax: {' '.join(message.split())}", err=True)
+    sys.exit(2)
+
+
+def _model(name: str) -> tuple[str, Callable[..., Any]]:
+    """A built-in model, or `build` from path/to/file.py:build."""
+    path, colon, function = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        from epijax.models import MODELS
+        from epijax.sweeps import nearest
+
+        if name not in MODELS:
+            raise ValueError(f"there is no model {name!r}; {nearest(name, MODELS)}")
+        return name, MODELS[name].build
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise ValueError(f"there is no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        raise ValueError(f"{path} has no function {function!r}")
+    return f"{Path(path).resolve()}:{function}", getattr(module, function)
+
+
+def _settings(settings: tuple[str, ...]) -> dict[str, float]:
+    values = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
+        values[key.strip()] = _number(key, value)
+    return values
+
+
+def _axis(text: str, size: int) -> tuple[str, Any]:
+    import numpy as np
+
+    key, equals, span = text.partition("=")
+    parts = span.split(":")
+    if not equals or len(parts) not in (2, 3):
+        raise ValueError(f"--axis takes NAME=START:STOP or NAME=START:STOP:NUM; got {text!r}")
+    low, high = (_number(key, part) for part in parts[:2])
+    count = _number(key, parts[2]) if len(parts) == 3 else size
+    if count != int(count) or count < 2:
+        raise ValueError(f"axis {key} needs at least 2 points, a whole number; got {parts[-1]}")
+    return key.strip(), np.linspace(low, high, int(count))
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{key} must be a number; got {text!r}") from None
+
+
+def _formats(text: str) -> list[str]:
+    suffixes = [part.strip().lower() for part in text.split(",")]
+    for suffix in suffixes:
+        if suffix not in ("png", "svg", "pdf"):
+            raise ValueError(f"pictures are png, svg or pdf; got {suffix!r}")
+    return suffixes
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}); name another place with -o") from error
+
+
+def _draw(dataset: Any, paths: list[Path]) -> None:
+    from epijax.view.plot import phase_diagram, save
+
+    figure = phase_diagram(dataset)
+    for path in paths:
+        save(figure, str(path))
+
+
+def _share_table(counts: dict[int, int]) -> list[tuple[str, int, float]]:
+    from epijax.phases import PHASES
+
+    total = sum(counts.values())
+    return [(PHASES[code], count, count / total) for code, count in counts.items()]
+
+
+def _title(dataset: Any) -> str:
+    axes = " x ".join(f"{key} [{dataset[key].values[0]:g}, {dataset[key].values[-1]:g}]" for key in dataset.sizes)
+    fixed = ", ".join(f"{key}={value}" for key, value in dataset.attrs["config"]["fixed"].items())
+    return f"{dataset.attrs['title']} over {axes}" + (f", {fixed}" if fixed else "")
+
+
+class _progress:
+    """A bar on a terminal, a plain line every 30 s elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool):
+        self._quiet, self._bar, self._said = quiet, None, time.monotonic()
+
+    def __enter__(self) -> Callable[[int, int], None] | None:
+        return None if self._quiet else self._report
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _report(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            if self._bar is None:
+                from rich.console import Console
+                from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+                self._bar = Progress(
+                    TextColumn("{task.percentage:3.0f} %"),
+                    BarColumn(),
+                    TextColumn("{task.fields[rate]}"),
+                    TimeRemainingColumn(),
+                    console=Console(stderr=True),
+                )
+                self._task = self._bar.add_task("cells", total=total, rate="")
+                self._started = time.monotonic(), done
+                self._bar.start()
+            elapsed = time.monotonic() - self._started[0]
+            rate = f"{(done - self._started[1]) / elapsed / 1e6:.1f} Mcells/s" if elapsed > 0 else ""
+            self._bar.update(self._task, completed=done, rate=rate)
+        elif time.monotonic() - self._said >= 30:
+            self._said = time.monotonic()
+            click.echo(f"{done:,} of {total:,} cells", err=True)

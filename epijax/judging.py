@@ -1,0 +1,91 @@
+"""A stored sweep judged by the reference solver: cells drawn at random, solved again without JAX, and compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import xarray as xr
+
+from epijax import reference
+from epijax.phases import LEGEND
+from epijax.problem import FiniteProblem, Problem
+from epijax.subjective import Finite
+
+UNDECIDED = ("boundary", "not_computed")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many cells were judged, how many a tie decided and so were not, and each cell that disagrees."""
+
+    judged: int
+    undecided: int
+    disagreements: list[str]
+
+
+def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sample: int, seed: int = 0) -> Verdict:
+    """Compares phase, rationalizable set, pure equilibria and number of mixed ones with the reference solver.
+
+    **Arguments:** `dataset`, a sweep; `build`, what built it; `sample`, how many cells to draw without repeats (all of
+    them, if there are fewer); `seed`.
+
+    **Returns:** the `Verdict`. Cells that the sweep, or the reference, calls `boundary` count as undecided.
+    """
+    shape = dataset["phase"].shape
+    count = min(sample, dataset["phase"].size)
+    draw = np.random.default_rng(seed)
+    cells = draw.choice(dataset["phase"].size, count, replace=False) if count < dataset["phase"].size else range(count)
+    where = np.stack(np.unravel_index(np.sort(np.asarray(cells)), shape), axis=-1)
+    names = [str(dimension) for dimension in dataset["phase"].dims]
+    found = {name: _read(dataset[name], where) for name in ("phase", "rationalizable", "pure", "num_mixed")}
+    axes = [dataset[name].values for name in names]
+
+    undecided, disagreements = 0, []
+    for i, index in enumerate(where):
+        cell = {name: float(axis[k]) for name, axis, k in zip(names, axes, index, strict=True)}
+        with jax.enable_x64(True):
+            answer = reference_answer(build(**dataset.attrs["config"]["fixed"], **cell))
+        ours = (LEGEND[int(found["phase"][i])].name, *(int(found[key][i]) for key in list(found)[1:]))
+        if answer.status == "boundary" or ours[0] in UNDECIDED:
+            undecided += 1
+            continue
+        theirs = (answer.phase, _bits(answer.rationalizable), _bits(answer.pure), len(answer.mixed))
+        if ours != theirs and not (ours[0] == theirs[0] == "refuted"):
+            place = ", ".join(f"{name}={value:.10g}" for name, value in cell.items())
+            disagreements.append(f"{place}: stored {_told(ours)}, reference {_told(theirs)}")
+    return Verdict(count - undecided, undecided, disagreements)
+
+
+def reference_answer(problem: Problem | FiniteProblem) -> reference.Answer:
+    """The reference solver's answer to a problem whose numbers are known."""
+    unsafe = problem.unsafe or (False,) * problem.num_actions
+    if isinstance(problem, FiniteProblem):
+        return reference.finite(np.asarray(problem.utility), np.asarray(problem.divergence), unsafe=unsafe)
+    truth = np.asarray(problem.environment.outcome_probs), np.asarray(problem.environment.payoffs)
+    explored = {"exploration": float(problem.exploration), "unsafe": unsafe}
+    model = problem.model
+    if isinstance(model, Finite):
+        return reference.finite_model(*truth, np.asarray(model.outcome_probs), **explored)
+    links = np.asarray(model.intercept), np.asarray(model.slope)[:, 0]
+    return reference.affine_bernoulli(*truth, *links, float(model.lower[0]), float(model.upper[0]), **explored)
+
+
+def _read(variable: xr.DataArray, where: np.ndarray) -> np.ndarray:
+    """The values at these cells, reading each stored chunk once."""
+    sides = variable.encoding.get("chunks") or variable.shape
+    values = np.empty(len(where), variable.dtype)
+    chunks = where // np.asarray(sides)
+    for chunk in np.unique(chunks, axis=0):
+        here = np.all(chunks == chunk, axis=1)
+        part = tuple(slice(k * side, (k + 1) * side) for k, side in zip(chunk, sides, strict=True))
+        values[here] = variable[part].values[tuple((where[here] - chunk * np.asarray(sides)).T)]
+    return values
+
+
+def _bits(members: np.ndarray) -> int:
+    return sum(1 << i for i, member in enumerate(members) if member)
+
+
+def _told(answer: tuple) -> str:
+    return f"{answer[0]} (rationalizable {answer[1]:b}, pure {answer[2]:b}, {answer[3]} mixed)"

@@ -1,5 +1,6 @@
 """The command line: arguments to calls to exit codes. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -87,9 +88,7 @@ def phase_diagram(
     grid = dict(_axis(text, size) for text in axes)
 
     from epijax.models import MODELS
-    from epijax.sweeps.engine import use_all_cores
 
-    use_all_cores()
     name, build = _model(model)
     if not grid:
         if name not in MODELS:
@@ -156,10 +155,12 @@ def check(run: Path, sample: int, seed: int) -> None:
         sys.exit(1)
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     """Runs the command; what the user got wrong becomes one line and exit code 2."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))  # each core a device; read when JAX is imported
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(args, prog_name="epijax", standalone_mode=False))
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:

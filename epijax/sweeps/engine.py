@@ -4,7 +4,6 @@ A kernel ends in one 32-bit word a cell wherever its answer fits: several output
 compute everything once for each.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,10 +112,11 @@ class Engine:
         self._rows = min(share, max(1, 65536 // others)) if on_cpu else share
         self._padded = -(-share // self._rows) * self._rows * len(self.devices)
 
-        start = time.perf_counter()
         with jax.enable_x64(dtype == "float64"):
-            self._solve = self._compile(on_cpu)
-        self.compile_seconds = time.perf_counter() - start
+            self.program, self.shapes = self._program(on_cpu)
+            start = time.perf_counter()
+            self._solve = self.program.lower(*self.shapes).compile()
+            self.compile_seconds = time.perf_counter() - start
 
     def launch(self, tile: Tile) -> tuple[jax.Array, ...]:
         """Starts a tile on the devices and returns at once."""
@@ -141,7 +141,8 @@ class Engine:
             word[where] = again
         return self.layout.unpack(host), len(where[0])
 
-    def _compile(self, on_cpu: bool) -> Callable:
+    def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+        """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""
         split, rows = self._split, self._rows
         order = [split, *(i for i in range(len(self.grid.axes)) if i != split)]
         mesh = Mesh(np.array(self.devices), ("cells",))
@@ -168,7 +169,7 @@ class Engine:
             jax.ShapeDtypeStruct((self._padded if i == split else side,), self.dtype, sharding=sharding)
             for i, (side, sharding) in enumerate(zip(self.grid.tile, self._shardings, strict=True))
         ]
-        return jax.jit(spread, compiler_options=options).lower(*shapes).compile()
+        return jax.jit(spread, compiler_options=options), shapes
 
     def _coordinates(self, tile: Tile) -> list[jax.Array]:
         """The axis values of a tile on the devices; what hangs over the edge repeats the last value."""
@@ -191,8 +192,3 @@ class Engine:
                 padded = [np.pad(v, (0, _RECHECKED_AT_ONCE - len(v)), mode="edge") for v in some]
                 answers.append([np.asarray(word)[: len(some[0])] for word in self._recheck(*padded)])
         return tuple(np.concatenate(word) for word in zip(*answers, strict=True))
-
-
-def use_all_cores() -> None:
-    """Makes each CPU core a JAX device; must come before JAX is first used, and is for programs, not for libraries."""
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))

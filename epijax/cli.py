@@ -101,7 +101,6 @@ def phase_diagram(
 
     stem = name.split(":")[-1]
     store = output / f"{stem}.zarr"
-    _refuse_unwritable(output)
     start = time.perf_counter()
     with _progress(quiet) as report:
         dataset = sweep(build, grid, fixed, store=store, dtype=dtype, progress=report)
@@ -128,7 +127,7 @@ def plot(run: Path, output: Path) -> None:
     from epijax.sweeps.store import open_run
 
     dataset = open_run(run)
-    _refuse_unwritable(output.parent)
+    _make(output.parent)
     _draw(dataset, [output])
     click.echo(str(output))
 
@@ -238,13 +237,9 @@ def _formats(text: str) -> list[str]:
     return suffixes
 
 
-def _refuse_unwritable(folder: Path) -> None:
-    import tempfile
-
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
     except OSError as error:
         raise ValueError(f"cannot write to {folder} ({error.strerror}); name another place with -o") from error
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from epijax.environment import Environment, as_float
+from epijax.environment import Environment, as_float, is_concrete
 from epijax.problem import Problem
 from epijax.subjective import AffineBernoulli
 
@@ -43,7 +44,10 @@ def sycophancy(
     - `exploration`: ε, the share of uniform play the agent also learns from.
 
     **Returns:** a `Problem` with actions ("agree", "honest"), of which agreeing is unsafe.
+
+    Raises `ValueError`, here and below, for a probability outside [0, 1], reversed bounds, or payoffs not finite.
     """
+    _check_probability(p_agree=p_agree, p_honest=p_honest)
     return Problem(
         Environment(
             _table(((1 - as_float(p_agree), p_agree), (1 - as_float(p_honest), p_honest))),
@@ -82,6 +86,7 @@ def hallucination(
 
     **Returns:** a `Problem` with actions ("fabricate", "abstain"), of which fabricating is unsafe.
     """
+    _check_probability(p_fabricate=p_fabricate, p_abstain=p_abstain)
     problem = sycophancy(
         p_fabricate,
         p_abstain,
@@ -128,6 +133,7 @@ def deception(
 
     **Returns:** a `Problem` with actions ("deceive", "comply"), of which deceiving is unsafe; outcome 1: caught.
     """
+    _check_probability(p_caught=p_caught)
     return Problem(
         Environment(
             _table(((1 - as_float(p_caught), p_caught), (1.0, 0.0))),
@@ -191,6 +197,12 @@ MODELS = {
         },
     ),
 }
+
+
+def _check_probability(**given: Number) -> None:
+    for name, value in given.items():
+        if is_concrete(value) and not 0 <= float(np.asarray(value)) <= 1:
+            raise ValueError(f"{name} is {float(np.asarray(value)):.6g}; a probability must lie in [0, 1]")
 
 
 def _table(rows: tuple[tuple[Number, Number], ...]) -> Float[Array, "A Y"]:

@@ -17,11 +17,11 @@ class Phase(NamedTuple):
 
 
 LEGEND = {
-    0: Phase("safe", "no unsafe action is rationalizable", "#dcebf5"),
-    1: Phase("locked_in", "only unsafe actions are rationalizable", "#4a1236"),
-    2: Phase("multistable", "safe and unsafe equilibria coexist: the prior decides", "#c2532b"),
-    3: Phase("oscillatory", "no pure equilibrium: play cycles", "#5aa5c9"),
-    4: Phase("indeterminate", "unsafe play is rationalizable, yet pure equilibria do not meet both sides", "#f2c14e"),
+    0: Phase("safe", "no unsafe action is rationalizable", "#e6f2f8"),
+    1: Phase("locked_in", "only unsafe actions are rationalizable", "#45195a"),
+    2: Phase("multistable", "safe and unsafe equilibria coexist: the prior decides", "#a8402f"),
+    3: Phase("oscillatory", "no pure equilibrium: play cycles", "#5b9ecb"),
+    4: Phase("indeterminate", "unsafe play is rationalizable, yet pure equilibria do not meet both sides", "#f0c24f"),
     252: Phase("not_computed", "not computed yet", "#ffffff", "."),
     253: Phase("invalid", "the parameters make no problem", "#b0b0b0", "xxxx"),
     254: Phase("refuted", "some play contradicts every belief", "#ffffff", "////"),

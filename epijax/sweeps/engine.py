@@ -118,6 +118,10 @@ class Engine:
             self._solve = self.program.lower(*self.shapes).compile()
             self.compile_seconds = time.perf_counter() - start
 
+    def memory(self) -> Any:
+        """XLA's account of the kernel's memory, in bytes; `temp_size_in_bytes` among others."""
+        return self._solve.memory_analysis()
+
     def launch(self, tile: Tile) -> tuple[jax.Array, ...]:
         """Starts a tile on the devices and returns at once."""
         with jax.enable_x64(self.dtype == "float64"):

@@ -121,10 +121,13 @@ def existing(path: Path, config: Config) -> tuple[int, ...] | None:
 
 
 def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], variables: dict[str, np.dtype]) -> None:
-    """Makes the run's arrays, empty, in a temporary place and moves them to `path` at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Makes the run's arrays, empty, in a temporary place and moves them to `path` at once.
+
+    Raises `ValueError` where nothing can be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         everything = attributes | {"config": config, "config_sha256": digest(config), "tile": list(grid.tile)}
         group = zarr.create_group(store=str(partial), zarr_format=3, attributes=everything)
         meanings = attributes["meanings"]
@@ -146,6 +149,8 @@ def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], v
             warnings.simplefilter("ignore", ZarrUserWarning)
             zarr.consolidate_metadata(str(partial))
         os.rename(partial, path)
+    except OSError as error:
+        raise ValueError(f"cannot write to {path.parent} ({error.strerror}); name another place") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,0 +1,220 @@
+"""The command line: what it prints and writes, its exit codes, its one-line errors, and that help is instant."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from epijax.cli import main
+
+
+def run(capsys, *args):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return stopped.value.code or 0, out, err
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.raises(SystemExit) as stopped:
+        main(["phase-diagram", "deception", "-o", str(folder), "--size", "65", "--format", "svg", "--quiet"])
+    assert not stopped.value.code
+    return folder
+
+
+def test_help_and_import_load_nothing_heavy():
+    code = (
+        "import sys, epijax, epijax.cli\n"
+        "try: epijax.cli.main(['--help'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'jax', 'numpy', 'scipy', 'xarray', 'zarr', 'matplotlib', 'rich', 'equinox'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "phase-diagram" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["models", "solve", "phase-diagram", "plot", "check"])
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert "Usage: epijax" in out
+
+
+def test_models_lists_every_parameter_with_its_default(capsys):
+    code, out, _ = run(capsys, "models")
+    assert code == 0
+    for text in ("sycophancy:", "hallucination:", "deception:", "p_agree", "(required)", "gain", "(default 1)"):
+        assert text in out
+
+
+def test_solve_explains_in_words(capsys):
+    code, out, _ = run(capsys, "solve", "sycophancy", "--set", "p_agree=.7", "--set", "p_honest=.6")
+    assert code == 0
+    for text in (
+        "Playing agree fits θ = 0.7 best.",
+        "beliefs above θ̂ = 0.5",
+        "Round 1: play of agree and honest fits beliefs in [0.4, 0.7]",
+        "drops nothing",
+        "Always playing honest is a strict Berk–Nash equilibrium.",
+        "Mixing 0.333333 agree and 0.666667 honest",
+        "Phase: multistable",
+    ):
+        assert text in out
+
+
+def test_solve_says_when_every_belief_is_refuted(capsys):
+    settings = ["p_agree=1", "p_honest=1", "lower=0", "upper=0"]
+    code, out, _ = run(capsys, "solve", "sycophancy", *(part for s in settings for part in ("--set", s)))
+    assert code == 0
+    assert "contradicts every belief" in out
+    assert "Phase" not in out
+
+
+def test_solve_answers_in_json(capsys):
+    code, out, _ = run(capsys, "solve", "deception", "--set", "p_caught=.7", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["phase"] == "indeterminate"
+    assert answer["rationalizable"] == ["deceive", "comply"]
+    assert answer["pure"] == ["comply"]
+    assert answer["parameters"] == {"p_caught": 0.7}
+
+
+def test_a_phase_diagram_is_dataset_picture_and_table(job):
+    assert sorted(path.name for path in job.iterdir()) == ["deception.csv", "deception.svg", "deception.zarr"]
+    with open(job / "deception.csv") as file:
+        rows = list(csv.DictReader(file))
+    phases = xr.open_zarr(job / "deception.zarr")["phase"].values
+    assert sum(int(row["cells"]) for row in rows) == phases.size == 65 * 65
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+    assert {row["phase"] for row in rows} >= {"locked_in", "multistable", "indeterminate"}
+    assert "<svg" in (job / "deception.svg").read_text()
+
+
+def test_a_second_run_solves_nothing_again(capsys, job):
+    marks = {path: path.stat().st_mtime_ns for path in (job / "deception.zarr").rglob("*") if path.is_file()}
+    code, out, _ = run(capsys, "phase-diagram", "deception", "-o", job, "--size", "65", "--format", "svg")
+    assert code == 0
+    assert "locked_in" in out
+    assert all(path.stat().st_mtime_ns == when for path, when in marks.items())
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_plot_draws_a_stored_run(capsys, job, tmp_path, suffix):
+    code, out, _ = run(capsys, "plot", job / "deception.zarr", "-o", tmp_path / f"new/figure.{suffix}")
+    assert code == 0
+    assert (tmp_path / f"new/figure.{suffix}").stat().st_size > 5000
+    assert out.strip().endswith(f"figure.{suffix}")
+
+
+def test_check_finds_no_disagreement_and_then_one_that_was_planted(capsys, job, tmp_path):
+    code, out, _ = run(capsys, "check", job / "deception.zarr", "--sample", "300")
+    assert code == 0
+    assert out.startswith("0 disagreements in ")
+    store = tmp_path / "wrong"
+    run(capsys, "phase-diagram", "deception", "-o", store, "--size", "20", "--quiet", "--format", "svg")
+    array = zarr.open_array(str(store / "deception.zarr" / "pure"), mode="r+")
+    array[3, 15] = 3 - array[3, 15]
+    code, out, _ = run(capsys, "check", store / "deception.zarr", "--sample", "400")
+    assert code == 1
+    assert "1 disagreements in " in out
+    assert "p_caught=0.1578947368, upper=0.7894736842: stored multistable" in out
+
+
+MODEL = """
+import epijax as ej
+def coin(bias, reward=1.0):
+    return ej.models.sycophancy(bias, 0.9, reward_agree=reward)
+"""
+
+
+def test_a_model_of_ones_own_is_a_file_and_a_function(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MODEL)
+    code, out, _ = run(capsys, "solve", f"{path}:coin", "--set", "bias=.2")
+    assert code == 0
+    assert "Phase: safe" in out
+    axes = ("--axis", "bias=0:1:30", "--axis", "reward=.5:2:31")
+    code, out, _ = run(capsys, "phase-diagram", f"{path}:coin", "-o", tmp_path / "out", "--format", "pdf", *axes)
+    assert code == 0, out
+    code, out, _ = run(capsys, "check", tmp_path / "out" / "coin.zarr", "--sample", "200")
+    assert code == 0
+    assert out.startswith("0 disagreements in 2")
+    path.write_text(MODEL.replace("0.9", "0.8"))
+    code, _, err = run(capsys, "phase-diagram", f"{path}:coin", "-o", tmp_path / "out", "--format", "pdf", *axes)
+    assert code == 2
+    assert "holds another sweep (source:" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["solve", "sycofancy"], "no model 'sycofancy'; the nearest is 'sycophancy'"),
+        (["solve", "nowhere.py:build"], "no Python file nowhere.py"),
+        (["solve", "sycophancy", "--set", "p_agree=1.2", "--set", "p_honest=1"], "p_agree is 1.2; a probability must"),
+        (["solve", "sycophancy", "--set", "p_agree=nan", "--set", "p_honest=1"], "p_agree is nan; a probability must"),
+        (["solve", "sycophancy", "--set", "p_agree=x", "--set", "p_honest=1"], "p_agree must be a number; got 'x'"),
+        (["solve", "sycophancy", "--set", "p_agree"], "--set takes NAME=VALUE; got 'p_agree'"),
+        (["solve", "sycophancy", "--set", "p_agree=1"], "needs a value for p_honest"),
+        (["solve", "deception", "--set", "p_cought=1"], "the nearest is 'p_caught'"),
+        (["solve", "deception", "--set", "p_caught=1", "--set", "lower=.8", "--set", "upper=.2"], "lower must not exc"),
+        (["phase-diagram", "deception", "--axis", "p_caught=0:1:1", "--axis", "upper=0:1"], "at least 2 points"),
+        (["phase-diagram", "deception", "--axis", "p_caught=0-1", "--axis", "upper=0:1"], "NAME=START:STOP"),
+        (["phase-diagram", "deception", "--axis", "p_caught=0:1"], "has 2 axes, these are 1"),
+        (["phase-diagram", "deception", "--axis", "risk=0:1", "--axis", "upper=0:1"], "the axis 'risk'"),
+        (["phase-diagram", "deception", "--axis", "p_caught=0:2", "--axis", "upper=0:1"], "p_caught is 2"),
+        (["phase-diagram", "deception", "--set", "safe=inf"], "payoffs must be finite"),
+        (["phase-diagram", "deception", "--format", "gif"], "pictures are png, svg or pdf; got 'gif'"),
+        (["phase-diagram", "deception", "-o", "/proc/none"], "cannot write to /proc/none"),
+        (["phase-diagram", "deception", "--size", "1"], "--size"),
+        (["plot", "nowhere.zarr", "-o", "a.png"], "nowhere.zarr is not a sweep of epijax"),
+        (["plot", "nowhere.zarr", "-o", "a.gif"], "pictures are png, svg or pdf"),
+        (["check", "nowhere.zarr"], "nowhere.zarr is not a sweep of epijax"),
+        (["chekc"], "chekc"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(capsys, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *args)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_of_another_configuration_is_refused(capsys, job):
+    code, _, err = run(capsys, "phase-diagram", "deception", "-o", job, "--size", "66")
+    assert code == 2
+    assert "holds another sweep (axes: stored" in err
+
+
+def test_progress_is_a_plain_line_in_a_log_and_can_be_silenced(capsys, tmp_path, monkeypatch):
+    clock = iter(np.arange(0, 1e6, 40.0))
+    monkeypatch.setattr("epijax.cli.time.monotonic", lambda: next(clock))
+    _, _, err = run(capsys, "phase-diagram", "deception", "-o", tmp_path / "a", "--size", "33", "--format", "svg")
+    assert err == "1,089 of 1,089 cells\n"
+    _, _, err = run(
+        capsys, "phase-diagram", "deception", "-o", tmp_path / "b", "--size", "33", "--format", "svg", "--quiet"
+    )
+    assert err == ""
+
+
+def test_the_installed_command_uses_every_core(tmp_path):
+    code = (
+        "import os, sys; sys.argv = ['epijax', 'models']\n"
+        "from epijax.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "import jax; assert len(jax.devices()) == len(os.sched_getaffinity(0)), jax.devices()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

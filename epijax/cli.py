@@ -52,7 +52,7 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
     check_parameters(name, build, [], list(values))
     with jax.enable_x64(True):
         problem = build(**values)
-        solution = jax.jit(ej.solve)(problem)
+        solution = ej.solve(problem)
         if as_json:
             answer = {"model": name, "parameters": values, **words.summary(problem, solution)}
             click.echo(json.dumps(answer, indent=2, ensure_ascii=False))

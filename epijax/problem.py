@@ -41,8 +41,9 @@ class Problem(eqx.Module):
     ):
         n = environment.num_actions
         self.environment, self.model = environment, model
-        # A plain number stays one, so that a problem without exploration is known to be one before it is traced.
-        self.exploration = float(exploration) if isinstance(exploration, int | float) else as_float(exploration)
+        # A plain zero stays one, so that a problem without exploration is known to be one before it is traced.
+        none = isinstance(exploration, int | float) and exploration == 0
+        self.exploration = 0.0 if none else as_float(exploration)
         self.actions, self.unsafe = _labels(n, actions, unsafe)
         believed = model.outcome_probs.shape[1:] if isinstance(model, Finite) else (*model.intercept.shape, 2)
         if believed != environment.outcome_probs.shape:
@@ -59,7 +60,7 @@ class Problem(eqx.Module):
 
     def explores(self) -> bool:
         """Whether exploration may be positive: false only where it is known to be zero."""
-        return not (isinstance(self.exploration, float) and self.exploration == 0)
+        return not isinstance(self.exploration, float)
 
     def explored(self, sigma: Float[Array, "A"]) -> Float[Array, "A"]:
         """The frequencies (1−ε)σ + ε·uniform that the agent learns from."""

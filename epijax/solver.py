@@ -1,5 +1,7 @@
 """One verb: `solve` sends a problem to the path that is exact for it."""
 
+import equinox as eqx
+
 from epijax.one_parameter import solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution, tolerance_of
@@ -8,11 +10,13 @@ from epijax.tables import tabulate
 from epijax.two_action import solve_two_action
 
 
+@eqx.filter_jit
 def solve(problem: Problem | FiniteProblem, tolerance: float | None = None) -> Solution:
     """All Berk–Nash equilibria and the rationalizable set of one problem, exactly.
 
     A one-parameter model goes the closed way of theory §3; tables, and models that are finite, go along the lower
-    envelopes of their divergences. Works under `jit`, `vmap` and, away from ties, `grad`.
+    envelopes of their divergences. Compiled once for each kind of problem; works under `jit`, `vmap` and, away from
+    ties, `grad`.
 
     **Arguments:** `problem`; `tolerance`, the share of the scale within which two payoffs or two divergences tie; by
     default 1e-9 in float64 and 1e-5 in float32.

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from epijax.models import MODELS
+from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import Block, Engine
@@ -111,13 +112,15 @@ def nearest(unknown: str, known: Iterable[str]) -> str:
 
 
 def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
-    """How many cells have each phase code, read block by block."""
+    """How many cells have each phase code, read band by band."""
     phase = dataset["phase"]
-    counts = np.zeros(256, np.int64)
     rows = max(1, (1 << 24) // max(1, phase[0].size))
+    counts = dict.fromkeys(PHASES, 0)
     for start in range(0, phase.shape[0], rows):
-        counts += np.bincount(phase[start : start + rows].values.ravel(), minlength=256)
-    return {code: int(count) for code, count in enumerate(counts) if count}
+        band = phase[start : start + rows].values
+        for code in counts:
+            counts[code] += np.count_nonzero(band == code)
+    return {code: count for code, count in counts.items() if count}
 
 
 def _named(build: Build | str) -> tuple[str, Build]:

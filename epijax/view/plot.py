@@ -94,17 +94,18 @@ def _thinned(phase: xr.DataArray, counts: Mapping[int, int]) -> tuple[np.ndarray
     coordinates = [np.asarray(phase[dimension].values, float) for dimension in phase.dims]
     if steps == [1, 1]:
         return phase.values, coordinates[0], coordinates[1]
-    rank = np.zeros(256, np.uint8)
-    for place, code in enumerate(sorted(counts, key=lambda code: -counts[code])):
-        rank[code] = place
     by_rank = np.array(sorted(counts, key=lambda code: -counts[code]), np.uint8)
-    rows = []
-    for start in range(0, phase.shape[0], steps[0]):
-        strip = rank[phase[start : start + steps[0]].values].max(axis=0)
-        rows.append(np.maximum.reduceat(strip, np.arange(0, len(strip), steps[1])))
+    rank = np.zeros(256, np.uint8)
+    rank[by_rank] = np.arange(len(by_rank))
+    band = steps[0] * -(-1024 // steps[0])  # whole blocks, about as many rows as a stored chunk has
+    thinned = []
+    for start in range(0, phase.shape[0], band):
+        ranks = rank[phase[start : start + band].values]
+        ranks = np.maximum.reduceat(ranks, np.arange(0, ranks.shape[0], steps[0]), axis=0)
+        thinned.append(np.maximum.reduceat(ranks, np.arange(0, ranks.shape[1], steps[1]), axis=1))
     thin = [np.linspace(0, len(c) - 1, -(-len(c) // step)) for c, step in zip(coordinates, steps, strict=True)]
     across, along = (np.interp(t, np.arange(len(c)), c) for t, c in zip(thin, coordinates, strict=True))
-    return by_rank[np.array(rows)], across, along
+    return by_rank[np.concatenate(thinned)], across, along
 
 
 def _fill(axes: Axes, x: np.ndarray, y: np.ndarray, codes: np.ndarray, counts: Mapping[int, int]) -> None:

@@ -119,7 +119,7 @@ def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
     for start in range(0, phase.shape[0], rows):
         band = phase[start : start + rows].values
         for code in counts:
-            counts[code] += np.count_nonzero(band == code)
+            counts[code] += int(np.count_nonzero(band == code))
     return {code: count for code, count in counts.items() if count}
 
 

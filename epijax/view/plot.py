@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 from contourpy import FillType, contour_generator
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
@@ -25,11 +26,12 @@ STYLE: dict[Any, Any] = {
 INK = "#1a1a1a"
 
 
+@rc_context(STYLE)
 def phase_diagram(dataset: xr.Dataset) -> Figure:
     """The phases of a two-axis sweep as filled regions with vector boundaries, sharp at any size.
 
-    Boundaries run halfway between the cells that differ. The legend gives the share of cells of each phase; below it
-    stand the parameters held fixed.
+    Boundaries run where the margin, interpolated between the cells that differ, is zero. The legend gives the share of
+    cells of each phase; below it stand the parameters held fixed.
 
     **Arguments:** `dataset`, with two dimensions, the first drawn to the right, the second up.
 
@@ -45,11 +47,11 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
         )
     counts = phase_counts(dataset)
     right, up = (str(dimension) for dimension in phase.dims)
-    codes, across, along = _thinned(phase, counts)
+    codes, margins, across, along = _thinned(dataset, counts)
 
     figure = Figure(figsize=(6.0, 3.9), layout="constrained")
     axes = figure.add_subplot()
-    _fill(axes, across, along, codes.T, counts)
+    _fill(axes, across, along, codes.T, margins.T, counts)
     axes.set(xlim=(across[0], across[-1]), ylim=(along[0], along[-1]), xlabel=_label(dataset, right))
     axes.set(ylabel=_label(dataset, up), title=str(dataset.attrs.get("model", "")).split(":")[-1].capitalize())
     axes.set_box_aspect(1)
@@ -78,22 +80,21 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
 
 def save(figure: Figure, path: str, dpi: int = 300) -> None:
     """Writes the figure; the suffix of `path` says which format."""
-    from matplotlib import rc_context
-
     with rc_context(STYLE):
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(path, dpi=dpi, bbox_inches="tight", pad_inches=0.04)
 
 
-def _thinned(phase: xr.DataArray, counts: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The map and its coordinates with at most `MOST_CELLS` cells an axis.
+def _thinned(dataset: xr.Dataset, counts: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Phases, margins and the two coordinates, with at most `MOST_CELLS` cells an axis.
 
     A block of cells becomes one cell of the phase that is rarest in the whole map, so that thin phases stay visible;
     first and last coordinates stay.
     """
+    phase = dataset["phase"]
     steps = [-(-n // MOST_CELLS) for n in phase.shape]
     coordinates = [np.asarray(phase[dimension].values, float) for dimension in phase.dims]
     if steps == [1, 1]:
-        return phase.values, coordinates[0], coordinates[1]
+        return phase.values, dataset["margin"].values, coordinates[0], coordinates[1]
     by_rank = np.array(sorted(counts, key=lambda code: -counts[code]), np.uint8)
     rank = np.zeros(256, np.uint8)
     rank[by_rank] = np.arange(len(by_rank))
@@ -103,21 +104,29 @@ def _thinned(phase: xr.DataArray, counts: Mapping[int, int]) -> tuple[np.ndarray
         ranks = rank[phase[start : start + band].values]
         ranks = np.maximum.reduceat(ranks, np.arange(0, ranks.shape[0], steps[0]), axis=0)
         thinned.append(np.maximum.reduceat(ranks, np.arange(0, ranks.shape[1], steps[1]), axis=1))
+    codes = by_rank[np.concatenate(thinned)]
     thin = [np.linspace(0, len(c) - 1, -(-len(c) // step)) for c, step in zip(coordinates, steps, strict=True)]
     across, along = (np.interp(t, np.arange(len(c)), c) for t, c in zip(thin, coordinates, strict=True))
-    return by_rank[np.concatenate(thinned)], across, along
+    return codes, np.ones(codes.shape, np.float32), across, along  # equal margins: boundaries halfway
 
 
-def _fill(axes: Axes, x: np.ndarray, y: np.ndarray, codes: np.ndarray, counts: Mapping[int, int]) -> None:
+def _fill(
+    axes: Axes, x: np.ndarray, y: np.ndarray, codes: np.ndarray, margins: np.ndarray, counts: Mapping[int, int]
+) -> None:
     """The commonest phase as the ground, every other one as polygons with an edge on top of it."""
     ground, *others = sorted(counts, key=lambda code: -counts[code])
     axes.set_facecolor(LEGEND[ground].colour)
     axes.patch.set_hatch(LEGEND[ground].hatch)
+    distance = np.maximum(np.nan_to_num(margins), 1e-6)  # to the nearest boundary, in units that do not matter
+    grain = [(values[-1] - values[0]) / len(values) / 1000 for values in (x, y)]
     for code in others:
-        outlines = contour_generator(x, y, (codes == code).astype(np.float32), fill_type=FillType.OuterOffset)
-        polygons, offsets = cast("tuple[list[np.ndarray], list[np.ndarray]]", outlines.filled(0.5, 2.0))
+        inside = codes == code
+        # what is no phase, a line of ties say, covers its cells; a phase ends where its margin does
+        field = np.where(inside, 1, -1) if code not in range(5) else np.where(inside, distance, -distance)
+        outlines = contour_generator(x, y, field, fill_type=FillType.OuterOffset)
+        polygons, offsets = cast("tuple[list[np.ndarray], list[np.ndarray]]", outlines.filled(0.0, 1e9))
         paths = [
-            _closed(ring)
+            _closed(np.round(ring / grain) * grain)
             for polygon, starts in zip(polygons, offsets, strict=True)
             for ring in np.split(polygon, starts[1:-1])
         ]

@@ -15,8 +15,8 @@ import pytest
 import xarray as xr
 
 import epijax as ej
-from epijax import sweeps
-from epijax.sweeps import phase_counts
+from epijax.sweeps import job, phase_counts
+from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import Engine, Layout
 from epijax.sweeps.grid import make_grid
 
@@ -27,7 +27,7 @@ INTEGERS = ["phase", "rationalizable", "pure", "num_mixed"]
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(sweeps, "TILE_SIDE", 16)
+    monkeypatch.setattr(job, "TILE_SIDE", 16)
 
 
 def assert_same(one: xr.Dataset, other: xr.Dataset, variables=(*INTEGERS, "margin")):
@@ -106,6 +106,24 @@ def test_float32_equals_float64_bit_for_bit_where_it_matters(model):
         np.testing.assert_allclose(single["margin"], double["margin"], rtol=2**-14, atol=1e-6)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_float32_flags_what_it_cannot_decide(offset):
+    """A safe action tells of θ by a thousandth only, and another's pay rides on it; then all stands on a thousand."""
+
+    def weakly_informed(truth, price):
+        stack, array = jax.numpy.stack, jax.numpy.array
+        payoffs = stack([stack([offset + price, offset + price]), array([offset, offset + 1])])
+        probs = stack([stack([1 - truth, truth]), array([0.7, 0.3])])
+        model = ej.AffineBernoulli((0.5, 0.0), (1e-3, 1.0), 0.0, 1.0)
+        return ej.Problem(ej.Environment(probs, payoffs), model, unsafe=(False, True))
+
+    axes = {"truth": np.linspace(0.5002, 0.5008, 301), "price": np.linspace(0.21, 0.81, 300)}
+    single, double = (ej.sweep(weakly_informed, axes, dtype=dtype) for dtype in ("float32", "float64"))
+    assert_same(single, double, INTEGERS)
+    assert len(phase_counts(double)) >= 3
+    assert single.attrs["rechecked"] > 100
+
+
 def test_a_disk_and_a_memory_sweep_are_the_same(tmp_path, small_tiles):
     assert_same(ej.sweep("sycophancy", ODD), ej.sweep("sycophancy", ODD, store=tmp_path / "run.zarr"))
 
@@ -174,8 +192,8 @@ def test_stopped_after_any_tile_it_goes_on_and_ends_the_same(tmp_path, small_til
 
 KILLED = """
 import sys, numpy as np, epijax as ej
-from epijax import sweeps
-sweeps.TILE_SIDE = 64
+from epijax.sweeps import job, store as on_disk
+job.TILE_SIDE = 64
 axes = {"p_agree": np.linspace(0, 1, 901), "p_honest": np.linspace(0, 1, 700)}
 print("start", flush=True)
 ej.sweep("sycophancy", axes, store=sys.argv[1], progress=lambda done, total: print(done, flush=True))
@@ -196,7 +214,7 @@ def test_killed_at_random_moments_it_goes_on_and_ends_the_same(tmp_path, monkeyp
         run.stdout.close()
     done = len(list((store / ".done").glob("*.*.json")))
     assert 4 < done < 15 * 11
-    monkeypatch.setattr(sweeps, "TILE_SIDE", 64)
+    monkeypatch.setattr(job, "TILE_SIDE", 64)
     axes = {"p_agree": np.linspace(0, 1, 901), "p_honest": np.linspace(0, 1, 700)}
     assert_same(ej.sweep("sycophancy", axes), ej.sweep("sycophancy", axes, store=store))
 
@@ -238,7 +256,7 @@ def test_what_is_no_run_is_neither_overwritten_nor_opened(tmp_path):
     with pytest.raises(ValueError, match="not a sweep of epijax"):
         ej.sweep("sycophancy", ODD, store=tmp_path / "notes")
     with pytest.raises(ValueError, match="not a sweep of epijax"):
-        sweeps.store.open_run(tmp_path / "nowhere")
+        on_disk.open_run(tmp_path / "nowhere")
 
 
 def half(x):
@@ -296,7 +314,7 @@ def test_temporaries_of_a_tile_stay_within_64_mib():
     for model, entry in ej.models.MODELS.items():
         for dtype in ("float32", "float64"):
             axes = {name: np.linspace(*span, 4096) for name, span in entry.axes.items()}
-            grid = make_grid(axes, sweeps.TILE_CELLS, sweeps.TILE_SIDE)
+            grid = make_grid(axes, job.TILE_CELLS, job.TILE_SIDE)
             engine = Engine(entry.build, {"exploration": 0.1}, grid, dtype, (True, False), jax.devices()[:2])
             assert engine.memory().temp_size_in_bytes <= 64 << 20, (model, dtype)
 

@@ -1,0 +1,179 @@
+"""Sweeps: a build function and axes in, one labelled dataset out, in memory or on disk."""
+
+import difflib
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from epijax.models import MODELS
+from epijax.phases import PHASES
+from epijax.problem import FiniteProblem, Problem
+from epijax.sweeps import store as on_disk
+from epijax.sweeps.engine import Block, Engine
+from epijax.sweeps.grid import Grid, Tile, make_grid
+from epijax.sweeps.provenance import Build, attributes_of, config_of
+
+TILE_CELLS, TILE_SIDE = 1 << 20, 1024
+
+Progress = Callable[[int, int], None]
+
+
+def sweep(
+    build: Build | str,
+    axes: Mapping[str, Sequence[float] | np.ndarray],
+    fixed: Mapping[str, Any] | None = None,
+    *,
+    store: str | Path | None = None,
+    dtype: str = "float32",
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Solves a problem at every cell of a product grid: the phase diagram as data.
+
+    Cells are solved on all local devices. In float32, cells that a tie within tolerance decides are solved again in
+    float64, so `phase`, `rationalizable`, `pure` and `num_mixed` are those of a float64 sweep, only sooner. With
+    `store`, finished tiles are kept on disk, and the same call goes on where an interrupted one stopped.
+
+    **Arguments:**
+
+    - `build`: from parameters to a `Problem` with `unsafe` set; or the name of one of `ej.models.MODELS`.
+    - `axes`: parameter -> increasing values; the dataset's dimensions, in this order.
+    - `fixed`: the other parameters that are not left at their defaults.
+    - `store`: a path for the Zarr store, or `None` to keep the dataset in memory.
+    - `dtype`: "float32" or "float64".
+    - `progress`: called after each tile with the number of cells done and the number of cells in all.
+
+    **Returns:** an `xarray.Dataset`: `phase` (codes named by `ej.PHASES`), `rationalizable` and `pure` (bit i is action
+    i), `num_mixed`, `margin`; attributes say how it was made.
+
+    Raises `ValueError` for unknown parameters, axes that are none, corners of the grid at which there is no problem,
+    and a store that holds something else.
+    """
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    name, build = _named(build)
+    fixed = dict(fixed or {})
+    grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
+    check_parameters(name, build, list(grid.axes), list(fixed))
+    problem, unsafe = _corner_problem(build, fixed, grid)
+    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe)
+    path = None if store is None else Path(store)
+
+    if path is None:
+        engine = Engine(build, fixed, grid, dtype, unsafe)
+        return _in_memory(engine, attributes_of(build, config, engine.devices), progress)
+    tile = on_disk.existing(path, config)
+    if tile is not None:
+        grid = Grid(grid.axes, tile)
+        pending = on_disk.Store(path, grid).pending()
+    else:
+        pending = list(grid.tiles())
+    if pending:
+        engine = Engine(build, fixed, grid, dtype, unsafe)
+        if tile is None:  # nothing is written before everything that can be refused has been
+            on_disk.create(path, grid, config, attributes_of(build, config, engine.devices), engine.layout.variables())
+        run = on_disk.Store(path, grid)
+        for tile, block, record in _answers(engine, pending, progress):
+            run.write(tile, block, record)
+    run = on_disk.Store(path, grid)
+    dataset = on_disk.open_run(path)
+    dataset.attrs["rechecked"] = run.total("rechecked")
+    return dataset
+
+
+def check_parameters(name: str, build: Build, axes: Sequence[str], fixed: Sequence[str]) -> None:
+    """Raises `ValueError` unless axes and fixed parameters together are what `build` takes."""
+    parameters = inspect.signature(build).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for kind, given in (("axis", axes), ("value", fixed)):
+            for unknown in (key for key in given if key not in parameters):
+                raise ValueError(f"{name} has no parameter for the {kind} {unknown!r}; {nearest(unknown, parameters)}")
+    for both in (key for key in axes if key in fixed):
+        raise ValueError(f"{both} is both an axis and fixed; drop one")
+    required = [key for key, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    missing = [key for key in required if key not in axes and key not in fixed]
+    if missing:
+        raise ValueError(f"{name} needs a value for {', '.join(missing)}; make it an axis or fix it")
+
+
+def nearest(unknown: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, and all of them."""
+    names = list(known)
+    return f"the nearest is {difflib.get_close_matches(unknown, names, n=1, cutoff=0)[0]!r} of {', '.join(names)}"
+
+
+def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
+    """How many cells have each phase code, read band by band."""
+    phase = dataset["phase"]
+    rows = max(1, (1 << 24) // max(1, phase[0].size))
+    counts = dict.fromkeys(PHASES, 0)
+    for start in range(0, phase.shape[0], rows):
+        band = phase[start : start + rows].values
+        for code in counts:
+            counts[code] += int(np.count_nonzero(band == code))
+    return {code: count for code, count in counts.items() if count}
+
+
+def _named(build: Build | str) -> tuple[str, Build]:
+    if not isinstance(build, str):
+        known = [name for name, model in MODELS.items() if model.build is build]
+        return (known[0] if known else build.__qualname__), build
+    if build not in MODELS:
+        raise ValueError(f"there is no model {build!r}; {nearest(build, MODELS)}")
+    return build, MODELS[build].build
+
+
+def _corner_problem(
+    build: Build, fixed: Mapping[str, Any], grid: Grid
+) -> tuple[Problem | FiniteProblem, tuple[bool, ...]]:
+    """The problem at the last corner, after all corners were built and so checked on the host; and what is unsafe."""
+    problem = None
+    with jax.enable_x64(True):
+        for corner in grid.corners():
+            try:
+                problem = build(**fixed, **corner)
+            except ValueError as error:
+                where = ", ".join(f"{key}={value:g}" for key, value in corner.items())
+                raise ValueError(f"no problem at {where}: {error}") from error
+    if not isinstance(problem, Problem | FiniteProblem):
+        raise ValueError(f"build must return a Problem or a FiniteProblem; got {type(problem).__name__}")
+    if problem.unsafe is None:
+        raise ValueError("a phase needs to know which actions are unsafe; build the problem with unsafe=(…)")
+    return problem, problem.unsafe
+
+
+def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:
+    """Tile after tile with its record; the next one runs on the devices while the caller writes this one."""
+    total = engine.grid.num_cells
+    done = total - sum(engine.grid.cells_of(tile) for tile in tiles)
+    landed = engine.launch(tiles[0])
+    for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
+        start = time.perf_counter()
+        flying = () if following is None else engine.launch(following)
+        block, rechecked = engine.collect(tile, landed)
+        landed = flying
+        yield tile, block, {"rechecked": rechecked, "seconds": round(time.perf_counter() - start, 6)}
+        done += block["phase"].size
+        if progress is not None:
+            progress(done, total)
+
+
+def _in_memory(engine: Engine, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:
+    grid = engine.grid
+    about = on_disk.blank(engine.layout.variables(), attributes["actions"])
+    arrays = {key: np.empty(grid.shape, dtype) for key, dtype in engine.layout.variables().items()}
+    rechecked = 0
+    for tile, block, record in _answers(engine, list(grid.tiles()), progress):
+        for key, values in block.items():
+            arrays[key][grid.region(tile)] = values
+        rechecked += record["rechecked"]
+    return xr.Dataset(
+        {key: (tuple(grid.axes), values, about[key][1]) for key, values in arrays.items()},
+        coords={key: (key, values, {"long_name": attributes["meanings"][key]}) for key, values in grid.axes.items()},
+        attrs=attributes | {"rechecked": rechecked},
+    )

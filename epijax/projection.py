@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from epijax.environment import Environment
+from epijax.environment import Environment, Numbers, as_float
 from epijax.problem import Problem
 from epijax.subjective import AffineBernoulli
 
 
-def kl_divergence(true_probs: Float[Array, "... Y"], model_probs: Float[Array, "... Y"]) -> Float[Array, "..."]:
+def kl_divergence(true_probs: Numbers, model_probs: Numbers) -> Float[Array, "..."]:
     """Σ_y Q(y) ln Q(y)/q(y) in nats, over the last axis; +∞ where q excludes what Q does not.
 
     An outcome with Q(y) = 0 contributes nothing. Summed as Σ_y [Q ln Q/q − Q + q], whose terms are non-negative and
@@ -22,6 +22,7 @@ def kl_divergence(true_probs: Float[Array, "... Y"], model_probs: Float[Array, "
 
     **Returns:** `[...]`, nats.
     """
+    true_probs, model_probs = as_float(true_probs), as_float(model_probs)
     happens = true_probs > 0
     truth = jnp.where(happens, true_probs, 1)
     ratio = jnp.where(happens, (model_probs - true_probs) / truth, 0)
@@ -35,7 +36,7 @@ def kl_divergence(true_probs: Float[Array, "... Y"], model_probs: Float[Array, "
     return jnp.sum(jnp.where(happens, true_probs * jnp.where(near, series, direct), model_probs), axis=-1)
 
 
-def project(problem: Problem, sigma: Float[Array, "A"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def project(problem: Problem, sigma: Numbers) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Θ(σ) = argmin_θ K(σ, θ) of a one-parameter family: the ends of an interval (theory §3).
 
     **Arguments:** `problem`, its model an `AffineBernoulli`; `sigma`: `[A]`, frequencies of play, before exploration.
@@ -43,12 +44,15 @@ def project(problem: Problem, sigma: Float[Array, "A"]) -> tuple[Float[Array, ""
     **Returns:** the least and the greatest θ that fits best; equal, unless no action played is informative, when every
     θ in the box fits. Meaningless where every belief is refuted, which `Solution.status` tells.
 
-    Raises `ValueError` for a model that is a list of parameters: there, read the least of `tabulate`'s divergences.
+    Raises `ValueError` for a sigma of another length, and for a model that is a list of parameters: there, read the
+    least of `tabulate`'s divergences.
     """
-    model = problem.model
+    model, sigma = problem.model, as_float(sigma)
     if not isinstance(model, AffineBernoulli):
         raise ValueError(f"project takes a one-parameter model, AffineBernoulli; got {type(model).__name__}")
-    weights = problem.explored(jnp.asarray(sigma))
+    if sigma.shape != (problem.num_actions,):
+        raise ValueError(f"sigma must be [{problem.num_actions}], one frequency an action; got {sigma.shape}")
+    weights = problem.explored(sigma)
     lower, upper, _ = fit_interval(problem.environment, model, [weights[x] for x in range(problem.num_actions)])
     return lower, upper
 

@@ -11,7 +11,7 @@ where f = 0 a belief between them makes the agent indifferent.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, conclude
@@ -99,7 +99,7 @@ def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Arra
 
 def _indifferent(
     share: Float[Array, "V"], gap: Float[Array, "V"], tie: Float[Array, ""], rows: int
-) -> tuple[Float[Array, "E 2"], Float[Array, ""]]:
+) -> tuple[Float[Array, "E 2"], Int[Array, ""]]:
     """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are."""
     sign = jnp.where(jnp.abs(gap) <= tie, 0, jnp.sign(gap))
     width = share[1:] - share[:-1]

@@ -51,14 +51,19 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
     best = [jnp.min(jnp.where(side, fits, jnp.inf), axis=1) for side in favours]
     gap = _difference(best[0], best[1])
     ends = [_difference(*(jnp.min(jnp.where(side, tables.divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
-    everywhere = jnp.concatenate([jnp.stack(ends), gap])
-
-    mixed, num_mixed = _indifferent(share, gap, fit_tie, tables.utility.shape[1])
+    limits = gap[0], gap[-1]  # towards the ends, where refuted parameters drop out: themselves not attained
+    width = share[1:] - share[:-1]
+    middles = jnp.where(width > 0, (gap[1:] + gap[:-1]) / 2, jnp.nan)
+    attained = jnp.concatenate([jnp.stack(ends), jnp.where((share > 0) & (share < 1), gap, jnp.nan), middles])
+    mixed, num_mixed = _indifferent(share, gap, fit_tie, tolerance, tables.utility.shape[1])
     uninformative = [jnp.all(row == row[0]) for row in tables.divergence]
-    fit_slack = _fit_slack(share, gap, ends, uninformative) / fit_scale
+    fit_slack = _fit_slack(share, gap, ends, uninformative, fit_tie, tolerance) / fit_scale
     payoff_slack = _payoff_slack(tables, gain, fits, fit_tie) / payoff_scale
     return conclude(
-        rationalizable=[jnp.max(everywhere) >= -fit_tie, jnp.min(everywhere) <= fit_tie],
+        rationalizable=[
+            jnp.any(attained >= -fit_tie) | (jnp.maximum(*limits) > fit_tie),
+            jnp.any(attained <= fit_tie) | (jnp.minimum(*limits) < -fit_tie),
+        ],
         pure=[ends[0] >= -fit_tie, ends[1] <= fit_tie],
         strict=[ends[0] > fit_tie, ends[1] < -fit_tie],
         mixed=mixed,
@@ -98,9 +103,12 @@ def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Arra
 
 
 def _indifferent(
-    share: Float[Array, "V"], gap: Float[Array, "V"], tie: Float[Array, ""], rows: int
+    share: Float[Array, "V"], gap: Float[Array, "V"], tie: Float[Array, ""], tolerance: float, rows: int
 ) -> tuple[Float[Array, "E 2"], Int[Array, ""]]:
-    """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are."""
+    """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are.
+
+    Shares within `tolerance` of one another are one.
+    """
     sign = jnp.where(jnp.abs(gap) <= tie, 0, jnp.sign(gap))
     width = share[1:] - share[:-1]
     crosses = (sign[1:] * sign[:-1] < 0) & (width > 0)
@@ -110,16 +118,24 @@ def _indifferent(
     before, after = jnp.roll(sign, 1), jnp.roll(sign, -1)
     touches = jnp.where((sign == 0) & inside & ((before != 0) | (after != 0)), share, jnp.inf)
     found = jnp.sort(jnp.concatenate([zeros, touches]))
-    new = jnp.isfinite(found) & (jnp.diff(found, prepend=-1.0) > 0)
+    new = jnp.isfinite(found) & (jnp.diff(found, prepend=-1.0) > tolerance)
     found = jnp.sort(jnp.where(new, found, jnp.inf))[:rows]
     found = jnp.where(jnp.isfinite(found), found, jnp.nan)
     return jnp.stack([1 - found, found], axis=-1), jnp.sum(new).astype(jnp.int32)
 
 
-def _fit_slack(share: Float[Array, "V"], gap: Float[Array, "V"], ends: list, uninformative: list) -> Float[Array, ""]:
-    """The least |f| at an end or at a peak or trough of f, in nats: how far the fit is from another answer.
+def _fit_slack(
+    share: Float[Array, "V"],
+    gap: Float[Array, "V"],
+    ends: list,
+    uninformative: list,
+    tie: Float[Array, ""],
+    tolerance: float,
+) -> Float[Array, ""]:
+    """The least |f| at an end, at a peak or trough of f, or along a stretch that ties, in nats.
 
-    A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does.
+    A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does, and
+    where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
     """
     slack = jnp.array(jnp.inf, gap.dtype)
     for x, edge in ((0, 0), (1, -1)):
@@ -128,7 +144,10 @@ def _fit_slack(share: Float[Array, "V"], gap: Float[Array, "V"], ends: list, uni
     level = jnp.where(jnp.isfinite(gap), gap, 0)
     turns = (level[1:-1] - level[:-2]) * (level[2:] - level[1:-1]) <= 0
     inside = (share[1:-1] > 0) & (share[1:-1] < 1)
-    return jnp.minimum(slack, jnp.min(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
+    slack = jnp.minimum(slack, jnp.min(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
+    highest = jnp.maximum(jnp.abs(gap[1:]), jnp.abs(gap[:-1]))
+    ties_along = (share[1:] - share[:-1] > tolerance) & (highest <= tie) & ~(uninformative[0] & uninformative[1])
+    return jnp.minimum(slack, jnp.min(jnp.where(ties_along, highest, jnp.inf)))
 
 
 def _payoff_slack(

@@ -3,6 +3,7 @@
 Every Θ(σ) is an interval, so beliefs matter only through the intervals that actions teach, and payoffs are lines in θ.
 """
 
+from collections.abc import Iterable
 from functools import reduce
 from itertools import combinations
 
@@ -46,22 +47,24 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
-        reach = [_reach(lines, lead[x], teaches, members, x) for x in actions]
+        leads = [_leads(lines, lead[x], teaches, members, x) for x in actions]
         if problem.num_actions > 2:  # for two actions these are among the slacks already
+            reach = [reduce(jnp.maximum, leads[x]) for x in actions]
             slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
-        return [r >= -tie for r in reach]
+        return [_some(ahead >= -tie for ahead in leads[x]) for x in actions]
 
     rounds = eliminate(justified, problem.num_actions)
 
     rows, exists = [], []
     for x, y in combinations(actions, 2):
-        slack = _straddle(lines, teaches, x, y)
+        crossing = jnp.clip(lines.crossing(x, y), model.lower[0], model.upper[0])
+        ways = _straddles(lines, teaches, x, y)
         if problem.num_actions > 2:
-            others = [z for z in actions if z not in (x, y)]
-            slack = jnp.minimum(slack, lines.lead(x, lines.crossing(x, y), others))
-            slacks.append(loosest * jnp.abs(slack))
-        exists.append(slack > tie)
-        rows.append(jnp.where(exists[-1], _mixture(problem, x, y, lines.crossing(x, y)), jnp.nan))
+            on_top = lines.lead(x, crossing, [z for z in actions if z not in (x, y)])
+            ways = [[*way, on_top] for way in ways]
+            slacks.append(loosest * jnp.abs(reduce(jnp.maximum, [reduce(jnp.minimum, way) for way in ways])))
+        exists.append(_some(reduce(jnp.logical_and, [slack > tie for slack in way]) for way in ways))
+        rows.append(jnp.where(exists[-1], _mixture(problem, x, y, crossing), jnp.nan))
 
     return conclude(
         rationalizable=rounds[-1],
@@ -71,7 +74,7 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
         num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
         margin=reduce(jnp.minimum, slacks) / lines.scale,
         tolerance=tolerance,
-        refuted=reduce(jnp.logical_or, [refutes(environment, model, x) for x in actions]),
+        refuted=_some(refutes(environment, model, x) for x in actions),
         valid=problem.is_valid(),
     )
 
@@ -82,9 +85,11 @@ def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]
     lines, teaches = PayoffLines(*_parts(problem)), _lessons(problem)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
     tie = tolerance * lines.scale
-    rounds = eliminate(
-        lambda members: [_reach(lines, lead[x], teaches, members, x) >= -tie for x in actions], problem.num_actions
-    )
+
+    def justified(members: list) -> list[Bool[Array, ""]]:
+        return [_some(ahead >= -tie for ahead in _leads(lines, lead[x], teaches, members, x)) for x in actions]
+
+    rounds = eliminate(justified, problem.num_actions)
     return jnp.stack([jnp.stack([jnp.asarray(member) for member in members]) for members in rounds])
 
 
@@ -103,36 +108,36 @@ def _lessons(problem: Problem) -> list[tuple]:
     return [fit_interval(*_parts(problem), row) for row in weights]
 
 
-def _reach(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> Float[Array, ""]:
-    """The largest lead of x over I(A), A the members."""
-    best = jnp.full_like(lines.scale, -jnp.inf)
-    for y, member in enumerate(members):
-        best = jnp.maximum(best, jnp.where(member, lead[y], -jnp.inf))
+def _leads(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> list[Float[Array, ""]]:
+    """The leads of x where they can be largest over I(A), A the members; −∞ for what others teach.
+
+    Kept apart, and compared before they are combined: each comparison then depends on the axes of one action only.
+    """
+    leads = [jnp.where(member, lead[y], -jnp.inf) for y, member in enumerate(members)]
     others = [y for y in range(lines.num_actions) if y != x]
     if len(others) < 2:
-        return best
+        return leads
     # where two of the other actions cross between what different members teach
-    lower, upper = jnp.full_like(best, jnp.inf), jnp.full_like(best, -jnp.inf)
-    for member, (low, high, _) in zip(members, teaches, strict=True):
-        lower = jnp.minimum(lower, jnp.where(member, low, jnp.inf))
-        upper = jnp.maximum(upper, jnp.where(member, high, -jnp.inf))
-    for y, z in combinations(others, 2):
-        best = jnp.maximum(best, lines.lead(x, jnp.clip(lines.crossing(y, z), lower, upper)))
-    return best
+    lower = reduce(jnp.minimum, [jnp.where(m, low, jnp.inf) for m, (low, _, _) in zip(members, teaches, strict=True)])
+    upper = reduce(
+        jnp.maximum, [jnp.where(m, high, -jnp.inf) for m, (_, high, _) in zip(members, teaches, strict=True)]
+    )
+    return leads + [lines.lead(x, jnp.clip(lines.crossing(y, z), lower, upper)) for y, z in combinations(others, 2)]
 
 
-def _straddle(lines: PayoffLines, teaches: list, x: int, y: int) -> Float[Array, ""]:
-    """Positive iff what x teaches and what y teaches lie strictly on different sides of their crossing."""
+def _straddles(lines: PayoffLines, teaches: list, x: int, y: int) -> list[list[Float[Array, ""]]]:
+    """What must all be positive for x and y to teach strictly different sides of their crossing: either way round."""
     ahead_x = [lines.advantage(x, y, end) for end in teaches[x][:2]]
     ahead_y = [lines.advantage(x, y, end) for end in teaches[y][:2]]
-    first = jnp.minimum(jnp.minimum(*ahead_x), -jnp.maximum(*ahead_y))
-    second = jnp.minimum(-jnp.maximum(*ahead_x), jnp.minimum(*ahead_y))
-    return jnp.maximum(first, second)
+    return [[*ahead_x, *(-a for a in ahead_y)], [*(-a for a in ahead_x), *ahead_y]]
+
+
+def _some(flags: Iterable) -> Bool[Array, ""]:
+    return reduce(jnp.logical_or, flags)
 
 
 def _mixture(problem: Problem, x: int, y: int, crossing: Float[Array, ""]) -> Float[Array, "A"]:
     """The strategy on {x, y} whose KL projection is their crossing."""
-    crossing = jnp.where(jnp.isfinite(crossing), crossing, 0)
     slopes = jnp.stack([divergence_slope(*_parts(problem), z, crossing) for z in range(problem.num_actions)])
     if problem.explores():
         slopes = (1 - problem.exploration) * slopes + problem.exploration * jnp.mean(slopes)

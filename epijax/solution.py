@@ -94,11 +94,10 @@ def conclude(
     status = jnp.where(margin > tolerance, jnp.int32(Status.SOLVED), jnp.int32(Status.BOUNDARY))  # NaN: boundary
     status = jnp.where(refuted, jnp.int32(Status.REFUTED), status)
     status = jnp.where(valid, status, jnp.int32(Status.INVALID))
-    where_answered = lambda members: bits([m & answered for m in members])  # noqa: E731
     return Solution(
-        rationalizable_bits=where_answered(rationalizable),
-        pure_bits=where_answered(pure),
-        strict_bits=where_answered(strict),
+        rationalizable_bits=jnp.where(answered, bits(rationalizable), 0),
+        pure_bits=jnp.where(answered, bits(pure), 0),
+        strict_bits=jnp.where(answered, bits(strict), 0),
         mixed=jnp.where(answered, mixed, jnp.nan),
         num_mixed=jnp.where(answered, num_mixed, 0),
         margin=jnp.where(answered, margin, jnp.nan),

@@ -40,6 +40,8 @@ class Environment(eqx.Module):
                 f"outcome_probs and payoffs must both be [actions, outcomes]; "
                 f"got {self.outcome_probs.shape} and {self.payoffs.shape}"
             )
+        if self.num_actions < 2:
+            raise ValueError("a problem needs at least 2 actions, or there is nothing to choose")
         check_probs("outcome_probs", self.outcome_probs)
         if is_concrete(self.payoffs) and not np.isfinite(self.payoffs).all():
             raise ValueError("payoffs must be finite; an outcome that cannot be priced has no best response")

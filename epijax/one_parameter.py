@@ -15,7 +15,7 @@ from epijax.problem import Problem
 from epijax.projection import divergence_slope, fit_interval, refutes
 from epijax.rationalizable import eliminate
 from epijax.response import PayoffLines
-from epijax.solution import Solution, conclude
+from epijax.solution import Solution, bits, conclude
 from epijax.subjective import AffineBernoulli
 
 
@@ -47,13 +47,13 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
-        leads = [_leads(lines, lead[x], teaches, members, x) for x in actions]
-        if problem.num_actions > 2:  # for two actions these are among the slacks already
-            reach = [reduce(jnp.maximum, leads[x]) for x in actions]
-            slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
-        return [_some(ahead >= -tie for ahead in leads[x]) for x in actions]
+        reach = [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) for x in actions]
+        slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
+        return [ahead >= -tie for ahead in reach]
 
-    rounds = eliminate(justified, problem.num_actions)
+    # taught[y]: the actions that are a best response somewhere on Θ(δ_y); of two actions, one round keeps their union
+    taught = [bits([lead[x][y] >= -tie for x in actions]) for y in actions]
+    kept = taught[0] | taught[1] if problem.num_actions == 2 else bits(eliminate(justified, problem.num_actions)[-1])
 
     rows, exists = [], []
     for x, y in combinations(actions, 2):
@@ -67,9 +67,9 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
         rows.append(jnp.where(exists[-1], _mixture(problem, x, y, crossing), jnp.nan))
 
     return conclude(
-        rationalizable=rounds[-1],
-        pure=[lead[x][x] >= -tie for x in actions],
-        strict=[alone[x] > tie for x in actions],
+        rationalizable=kept,
+        pure=reduce(jnp.bitwise_or, [taught[x] & jnp.uint32(1 << x) for x in actions]),
+        strict=bits([alone[x] > tie for x in actions]),
         mixed=jnp.stack(rows),
         num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
         margin=reduce(jnp.minimum, slacks) / lines.scale,
@@ -87,7 +87,7 @@ def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]
     tie = tolerance * lines.scale
 
     def justified(members: list) -> list[Bool[Array, ""]]:
-        return [_some(ahead >= -tie for ahead in _leads(lines, lead[x], teaches, members, x)) for x in actions]
+        return [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) >= -tie for x in actions]
 
     rounds = eliminate(justified, problem.num_actions)
     return jnp.stack([jnp.stack([jnp.asarray(member) for member in members]) for members in rounds])
@@ -109,10 +109,7 @@ def _lessons(problem: Problem) -> list[tuple]:
 
 
 def _leads(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> list[Float[Array, ""]]:
-    """The leads of x where they can be largest over I(A), A the members; −∞ for what others teach.
-
-    Kept apart, and compared before they are combined: each comparison then depends on the axes of one action only.
-    """
+    """The leads of x where they can be largest over I(A), A the members; −∞ for what others teach."""
     leads = [jnp.where(member, lead[y], -jnp.inf) for y, member in enumerate(members)]
     others = [y for y in range(lines.num_actions) if y != x]
     if len(others) < 2:

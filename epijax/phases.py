@@ -44,7 +44,7 @@ def phase(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:
 
     Raises `ValueError` if `unsafe` does not have one entry an action.
     """
-    return code_of(phase_index(solution, unsafe)).astype(jnp.uint8)
+    return code_of(phase_index(solution, unsafe).astype(jnp.uint8))
 
 
 def phase_index(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:
@@ -68,5 +68,5 @@ def phase_index(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*bat
 
 
 def code_of(index):
-    """The code of a `phase_index`, host or device: 0 to 4 stay, then boundary 255, refuted 254, invalid 253."""
-    return index + (index > 4) * (260 - 2 * index)
+    """The code of a `phase_index`, in bytes: 0 to 4 stay, then boundary 255, refuted 254, invalid 253."""
+    return index + (index > 4) * (4 - 2 * index)  # beyond 4 it is 4 − index, modulo 256

@@ -79,9 +79,9 @@ def bits(members: list) -> UInt[Array, ""]:
 
 def conclude(
     *,
-    rationalizable: list,
-    pure: list,
-    strict: list,
+    rationalizable: UInt[Array, ""],
+    pure: UInt[Array, ""],
+    strict: UInt[Array, ""],
     mixed: Float[Array, "E A"],
     num_mixed: Int[Array, ""],
     margin: Float[Array, ""],
@@ -95,9 +95,9 @@ def conclude(
     status = jnp.where(refuted, jnp.int32(Status.REFUTED), status)
     status = jnp.where(valid, status, jnp.int32(Status.INVALID))
     return Solution(
-        rationalizable_bits=jnp.where(answered, bits(rationalizable), 0),
-        pure_bits=jnp.where(answered, bits(pure), 0),
-        strict_bits=jnp.where(answered, bits(strict), 0),
+        rationalizable_bits=jnp.where(answered, rationalizable, 0),
+        pure_bits=jnp.where(answered, pure, 0),
+        strict_bits=jnp.where(answered, strict, 0),
         mixed=jnp.where(answered, mixed, jnp.nan),
         num_mixed=jnp.where(answered, num_mixed, 0),
         margin=jnp.where(answered, margin, jnp.nan),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from epijax.problem import FiniteProblem
-from epijax.solution import Solution, conclude
+from epijax.solution import Solution, bits, conclude
 
 
 def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
@@ -60,12 +60,14 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
     fit_slack = _fit_slack(share, gap, ends, uninformative, fit_tie, tolerance) / fit_scale
     payoff_slack = _payoff_slack(tables, gain, fits, fit_tie) / payoff_scale
     return conclude(
-        rationalizable=[
-            jnp.any(attained >= -fit_tie) | (jnp.maximum(*limits) > fit_tie),
-            jnp.any(attained <= fit_tie) | (jnp.minimum(*limits) < -fit_tie),
-        ],
-        pure=[ends[0] >= -fit_tie, ends[1] <= fit_tie],
-        strict=[ends[0] > fit_tie, ends[1] < -fit_tie],
+        rationalizable=bits(
+            [
+                jnp.any(attained >= -fit_tie) | (jnp.maximum(*limits) > fit_tie),
+                jnp.any(attained <= fit_tie) | (jnp.minimum(*limits) < -fit_tie),
+            ]
+        ),
+        pure=bits([ends[0] >= -fit_tie, ends[1] <= fit_tie]),
+        strict=bits([ends[0] > fit_tie, ends[1] < -fit_tie]),
         mixed=mixed,
         num_mixed=num_mixed,
         margin=jnp.minimum(fit_slack, payoff_slack),

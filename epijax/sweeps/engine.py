@@ -15,14 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from epijax.phases import code_of, phase_index
+from epijax.phases import NOT_COMPUTED, code_of, phase_index
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution
 from epijax.solver import solve
 from epijax.sweeps.grid import Grid, Tile
 
 Block = dict[str, np.ndarray]  # variable -> values of one tile
-UNDECIDED = 5  # phase indices from here on are no phases
 _RECHECKED_AT_ONCE = 4096
 
 
@@ -59,12 +58,11 @@ class Layout:
 
     def unpack(self, words: tuple[np.ndarray, ...]) -> Block:
         code = words[0].astype(np.uint8 if self.one_word else np.uint32)
-        margin = (words[0] & np.uint32(0xFFFFFF00)) if self.one_word else words[1]
+        margin = (words[0] & np.uint32(0xFFFFFF00)) if self.one_word else words[1].copy()
         actions = code.dtype.type((1 << self.num_actions) - 1)
         sets, counts = np.min_scalar_type(actions), np.min_scalar_type(self.max_mixed)
-        table = np.array([code_of(i) for i in range(8)], np.uint8)
         return {
-            "phase": np.take(table, code & 7, mode="clip"),
+            "phase": code_of((code & 7).astype(np.uint8, copy=False)),
             "rationalizable": ((code >> 3) & actions).astype(sets, copy=False),
             "pure": ((code >> (3 + self.num_actions)) & actions).astype(sets, copy=False),
             "num_mixed": (code >> (3 + 2 * self.num_actions)).astype(counts, copy=False),
@@ -130,20 +128,19 @@ class Engine:
     def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, int]:
         """The answers of a launched tile, and how many of its cells were solved again in float64."""
         region = self.grid.region(tile)
-        extent = tuple(part.stop - part.start for part in region)
-        inside = tuple(slice(0, n) for n in extent)
-        host = tuple(np.moveaxis(np.asarray(word), 0, self._split)[inside] for word in words)
-        host = tuple(np.ascontiguousarray(word) for word in host)
+        inside = tuple(slice(0, part.stop - part.start) for part in region)
+        host = (np.moveaxis(np.asarray(word), 0, self._split)[inside] for word in words)
+        block = self.layout.unpack(tuple(np.ascontiguousarray(word) for word in host))
         if self.dtype == "float64":
-            return self.layout.unpack(host), 0
-        where = np.nonzero((host[0] & 7) >= UNDECIDED)
-        if len(where[0]) == 0:
-            return self.layout.unpack(host), 0
+            return block, 0
+        undecided = block["phase"] > NOT_COMPUTED
+        if not undecided.any():
+            return block, 0
+        where = np.unravel_index(np.flatnonzero(undecided), undecided.shape)
         values = [axis[part][index] for axis, part, index in zip(self.grid.axes.values(), region, where, strict=True)]
-        host = tuple(word if word.flags.writeable else word.copy() for word in host)
-        for word, again in zip(host, self._in_float64(values), strict=True):
-            word[where] = again
-        return self.layout.unpack(host), len(where[0])
+        for name, again in self.layout.unpack(self._in_float64(values)).items():
+            block[name][where] = again
+        return block, len(where[0])
 
     def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
         """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import epijax as ej
+from epijax.sweeps import job
 from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import make_grid
 
@@ -52,7 +53,8 @@ def test_solve_works_without_jit_and_says_the_same():
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float64", 1), ("float32", 1)])
-def test_a_sweep_traces_its_build_once(dtype, expected):
+def test_a_sweep_traces_its_build_once(dtype, expected, monkeypatch):
+    monkeypatch.setattr(job, "TILE_SIDE", 1024)
     traces = []
 
     def build(p_agree, p_honest):
@@ -66,7 +68,8 @@ def test_a_sweep_traces_its_build_once(dtype, expected):
     assert len(traces) == expected
 
 
-def test_rechecking_in_float64_costs_one_more_trace_however_many_tiles():
+def test_rechecking_in_float64_costs_one_more_trace_however_many_tiles(monkeypatch):
+    monkeypatch.setattr(job, "TILE_SIDE", 1024)
     traces = []
 
     def build(p_agree, p_honest):

@@ -23,6 +23,7 @@ from epijax.sweeps.grid import Grid, Tile
 
 Block = dict[str, np.ndarray]  # variable -> values of one tile
 _RECHECKED_AT_ONCE = 4096
+_BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Engine:
         others = prod(grid.tile) // grid.tile[self._split]
         share = -(-grid.tile[self._split] // len(self.devices))
         on_cpu = self.devices[0].platform == "cpu"
-        self._rows = min(share, max(1, 65536 // others)) if on_cpu else share
+        self._rows = min(share, max(1, _BLOCK_CELLS // others)) if on_cpu else share
         self._padded = -(-share // self._rows) * self._rows * len(self.devices)
 
         with jax.enable_x64(dtype == "float64"):
@@ -164,21 +165,22 @@ class Engine:
 
         specs = tuple(shared if i == split else whole for i in range(len(order)))
         spread = jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=shared, check_vma=False)
-        self._shardings = [NamedSharding(mesh, spec) for spec in specs]
         options = {"xla_cpu_prefer_vector_width": 512} if on_cpu else None
         shapes = [
-            jax.ShapeDtypeStruct((self._padded if i == split else side,), self.dtype, sharding=sharding)
-            for i, (side, sharding) in enumerate(zip(self.grid.tile, self._shardings, strict=True))
+            jax.ShapeDtypeStruct(
+                (self._padded if i == split else side,), self.dtype, sharding=NamedSharding(mesh, spec)
+            )
+            for i, (side, spec) in enumerate(zip(self.grid.tile, specs, strict=True))
         ]
         return jax.jit(spread, compiler_options=options), shapes
 
-    def _coordinates(self, tile: Tile) -> list[jax.Array]:
-        """The axis values of a tile on the devices; what hangs over the edge repeats the last value."""
+    def _coordinates(self, tile: Tile) -> list[np.ndarray]:
+        """The axis values of a tile; what hangs over the edge repeats the last value."""
         coordinates = []
         for i, (values, part) in enumerate(zip(self.grid.axes.values(), self.grid.region(tile), strict=True)):
             size = self._padded if i == self._split else self.grid.tile[i]
             padded = np.pad(values[part], (0, size - (part.stop - part.start)), mode="edge")
-            coordinates.append(jax.device_put(padded.astype(self.dtype), self._shardings[i]))
+            coordinates.append(padded.astype(self.dtype))
         return coordinates
 
     def _in_float64(self, values: list[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -19,7 +19,7 @@ from epijax.sweeps.engine import Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
 
-TILE_CELLS, TILE_SIDE = 1 << 20, 1024
+TILE_CELLS, TILE_SIDE = 1 << 22, 2048  # large enough that starting a tile costs little, 32 MiB on disk at most
 
 Progress = Callable[[int, int], None]
 

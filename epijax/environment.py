@@ -52,7 +52,7 @@ class Environment(eqx.Module):
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the probabilities are probabilities and the payoffs finite, for values inside a trace."""
-        return are_probs(self.outcome_probs) & every(jnp.isfinite, self.payoffs)
+        return are_distributions(self.outcome_probs) & every(jnp.isfinite, self.payoffs)
 
 
 def as_float(x: Numbers) -> Float[Array, "..."]:
@@ -76,6 +76,17 @@ def are_probs(table: Float[Array, "..."]) -> Bool[Array, ""]:
     return every(lambda p: (p >= 0) & (p <= 1), table)
 
 
+def are_distributions(table: Float[Array, "... Y"]) -> Bool[Array, ""]:
+    """Whether every row is a distribution: entries in [0, 1] that sum to one but for rounding."""
+    columns = [table[..., y] for y in range(table.shape[-1])] if table.size <= 64 else [jnp.sum(table, axis=-1)]
+    return are_probs(table) & every(lambda total: jnp.abs(total - 1) <= rounding(table), reduce(jnp.add, columns))
+
+
+def rounding(table: Float[Array, "... Y"]) -> float:
+    """What the sum of a row may miss one by, and a computed probability the unit interval."""
+    return 16 * table.shape[-1] * float(jnp.finfo(table.dtype).eps)
+
+
 def is_concrete(*xs: Numbers) -> bool:
     """Whether the values are known now, on the host; inside `jit`, `vmap` or `grad` they are not."""
     return not any(isinstance(x, Tracer) for x in xs)
@@ -91,5 +102,5 @@ def check_probs(name: str, probs: Float[Array, "... Y"]) -> None:
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(f"{name}{list(where)} is {values[where]:.6g}; a probability must lie in [0, 1]")
     sums = values.sum(-1)
-    if not np.allclose(sums, 1, rtol=0, atol=16 * values.shape[-1] * np.finfo(values.dtype).eps):
+    if not np.allclose(sums, 1, rtol=0, atol=rounding(probs)):
         raise ValueError(f"each row of {name} must sum to one; the sums are {np.array2string(sums, precision=8)}")

@@ -14,7 +14,7 @@ from epijax.environment import Environment, as_float, is_concrete
 from epijax.problem import Problem
 from epijax.subjective import AffineBernoulli
 
-Number = Float[ArrayLike, ""]
+Number = ArrayLike  # one number, or one a cell inside a trace
 
 
 def sycophancy(

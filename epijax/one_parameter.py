@@ -42,8 +42,8 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     # lead[x][y]: how far x leads at best on Θ(δ_y); the whole map needs no more for two actions
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
     alone = [lines.worst_lead(x, *teaches[x][:2]) for x in actions]
-    firmness = [jnp.minimum(teaches[x][2], 1) for x in actions]
-    loosest = reduce(jnp.minimum, firmness)
+    firmness = [_firmness(model, lines, teaches[x][2]) for x in actions]
+    loosest = reduce(jnp.minimum, [jnp.asarray(f) for f in firmness])
     slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
@@ -106,6 +106,16 @@ def _lessons(problem: Problem) -> list[tuple]:
         eps = jnp.asarray(problem.exploration)
         weights = [[(1 - eps) * w + eps / n for w in row] for row in weights]
     return [fit_interval(*_parts(problem), row) for row in weights]
+
+
+def _firmness(model: AffineBernoulli, lines: PayoffLines, information: Float[Array, ""]) -> Float[Array, ""] | float:
+    """The share by which a payoff slack shrinks when it is measured in data: where a small change of outcomes moves the
+    fit so far that payoffs change more than fourfold. Actions that report one event never do that."""
+    if model.one_event:
+        return 1.0
+    steepest = reduce(jnp.maximum, [jnp.abs(a - b) for a, b in combinations(lines.rise, 2)])
+    ratio = 4 * lines.scale * information / jnp.where(steepest > 0, steepest, 1)
+    return jnp.where(steepest > 0, jnp.minimum(ratio, 1), 1)
 
 
 def _leads(lines: PayoffLines, lead: list, teaches: list, members: list, x: int) -> list[Float[Array, ""]]:

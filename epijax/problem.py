@@ -51,6 +51,8 @@ class Problem(eqx.Module):
                 f"the model speaks of [actions, outcomes] = {list(believed)}, "
                 f"the environment of {list(environment.outcome_probs.shape)}; make them the same"
             )
+        if jnp.shape(self.exploration) != ():
+            raise ValueError(f"exploration must be one number, not one an action; got {jnp.shape(self.exploration)}")
         if is_concrete(self.exploration) and not 0 <= self.exploration <= 1:
             raise ValueError(f"exploration must lie in [0, 1]; got {float(self.exploration):.6g}")
 
@@ -101,9 +103,9 @@ class FiniteProblem(eqx.Module):
     ):
         self.utility, self.divergence = as_float(utility), as_float(divergence)
         self.log_prior = None if log_prior is None else as_float(log_prior)
-        if self.utility.ndim != 2 or self.utility.shape != self.divergence.shape:
+        if self.utility.ndim != 2 or self.utility.shape != self.divergence.shape or self.utility.size == 0:
             raise ValueError(
-                f"utility and divergence must both be [actions, parameters]; "
+                f"utility and divergence must both be [actions, parameters], at least one parameter; "
                 f"got {self.utility.shape} and {self.divergence.shape}"
             )
         self.actions, self.unsafe = _labels(self.utility.shape[0], actions, unsafe)

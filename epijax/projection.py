@@ -32,7 +32,7 @@ def kl_divergence(true_probs: Numbers, model_probs: Numbers) -> Float[Array, "..
     tail = 1 / 3 + s2 * (1 / 5 + s2 * (1 / 7 + s2 * (1 / 9 + s2 * (1 / 11 + s2 / 13))))
     near = jnp.abs(ratio) < 0.1
     series = ratio * s - 2 * s * s2 * tail
-    direct = ratio - jnp.log1p(jnp.where(near, 0, ratio))
+    direct = ratio - jnp.log(jnp.where(near | ~happens, 1, model_probs) / truth)
     return jnp.sum(jnp.where(happens, true_probs * jnp.where(near, series, direct), model_probs), axis=-1)
 
 
@@ -86,7 +86,14 @@ def fit_interval(
     if len(played) == 1 or model.one_event:
         fit = jnp.clip(moment / information, lower, upper)
     else:
-        fit = _bisect(lambda theta: total(divergence_slope(environment, model, x, theta) for x in played), lower, upper)
+
+        def slope(theta: Float[Array, ""]) -> Float[Array, ""]:
+            slopes = [divergence_slope(environment, model, x, theta) for x in played]
+            shares = [jnp.asarray(w) for w in weights]
+            # 0·∞ is 0: what is not played refutes nothing
+            return reduce(jnp.add, [jnp.where(w > 0, w * s, 0) for w, s in zip(shares, slopes, strict=True)])
+
+        fit = _bisect(slope, lower, upper)
     return jnp.where(informed, fit, lower), jnp.where(informed, fit, upper), firmness
 
 
@@ -133,6 +140,7 @@ def _bisect(slope: Callable, lower: Float[Array, ""], upper: Float[Array, ""]) -
     at_lower, at_upper = slope(frozen[0]) >= 0, slope(frozen[1]) <= 0
     root = jax.lax.stop_gradient(low + (high - low) / 2)
     curvature = jax.lax.stop_gradient(jax.grad(slope)(root))
+    curvature = jnp.where(curvature > 0, curvature, 1)
     residual = slope(root)
     inside = root - (residual - jax.lax.stop_gradient(residual)) / curvature
     return jnp.where(at_lower, lower, jnp.where(at_upper, upper, inside))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from epijax.environment import Numbers, are_probs, as_float, check_probs, is_concrete
+from epijax.environment import Numbers, are_distributions, as_float, check_probs, every, is_concrete, rounding
 
 
 class AffineBernoulli(eqx.Module):
@@ -52,20 +52,27 @@ class AffineBernoulli(eqx.Module):
                     f"lower must not exceed upper; got lower={self.lower[0]:.6g}, upper={self.upper[0]:.6g}"
                 )
         for bound in (self.lower, self.upper):
-            check_probs("predicted probability", _bernoulli(self.predict(bound[0])))
+            predicted = self.predict(bound[0])
+            nearest = jnp.clip(predicted, 0, 1)
+            forgiven = jnp.abs(predicted - nearest) <= rounding(predicted)
+            check_probs("predicted probability", _bernoulli(jnp.where(forgiven, nearest, predicted)))
 
     def predict(self, theta: Float[Array, ""]) -> Float[Array, "A"]:
         """The predicted probability of outcome 1, `[A]`."""
         return self.intercept + self.slope[:, 0] * theta
 
     def probs(self, theta: Float[Array, "1"]) -> Float[Array, "A 2"]:
-        """Q_θ(y|x), `[A, 2]`."""
-        return _bernoulli(self.predict(theta[0]))
+        """Q_θ(y|x), `[A, 2]`; what rounding puts outside [0, 1] is put back."""
+        return _bernoulli(jnp.clip(self.predict(theta[0]), 0, 1))
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the box is ordered and predicts probabilities, for values inside a trace."""
-        ends = are_probs(self.predict(self.lower[0])) & are_probs(self.predict(self.upper[0]))
-        return (self.lower[0] <= self.upper[0]) & ends
+        slack = rounding(self.intercept)
+
+        def predicts(bound: Float[Array, ""]) -> Bool[Array, ""]:
+            return every(lambda p: (p >= -slack) & (p <= 1 + slack), self.predict(bound))
+
+        return (self.lower[0] <= self.upper[0]) & predicts(self.lower[0]) & predicts(self.upper[0])
 
 
 class Finite(eqx.Module):
@@ -84,11 +91,13 @@ class Finite(eqx.Module):
         self.outcome_probs = as_float(outcome_probs)
         if self.outcome_probs.ndim != 3:
             raise ValueError(f"outcome_probs must be [parameters, actions, outcomes]; got {self.outcome_probs.shape}")
+        if len(self.outcome_probs) == 0:
+            raise ValueError("outcome_probs must hold at least one parameter; the agent has to believe something")
         check_probs("outcome_probs", self.outcome_probs)
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the probabilities are probabilities, for values inside a trace."""
-        return are_probs(self.outcome_probs)
+        return are_distributions(self.outcome_probs)
 
 
 SubjectiveModel = AffineBernoulli | Finite

@@ -58,7 +58,7 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
     mixed, num_mixed = _indifferent(share, gap, fit_tie, tolerance, tables.utility.shape[1])
     uninformative = [jnp.all(row == row[0]) for row in tables.divergence]
     fit_slack = _fit_slack(share, gap, ends, uninformative, fit_tie, tolerance) / fit_scale
-    payoff_slack = _payoff_slack(tables, gain, fits, fit_tie) / payoff_scale
+    payoff_slack = _payoff_slack(tables, gain, fits, fit_tie, tolerance * payoff_scale) / payoff_scale
     return conclude(
         rationalizable=bits(
             [
@@ -153,12 +153,20 @@ def _fit_slack(
 
 
 def _payoff_slack(
-    tables: FiniteProblem, gain: Float[Array, "K"], fits: Float[Array, "V K"], tie: Float[Array, ""]
+    tables: FiniteProblem,
+    gain: Float[Array, "K"],
+    fits: Float[Array, "V K"],
+    tie: Float[Array, ""],
+    payoff_tie: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The least |U(1, θ) − U(0, θ)| among the parameters that fit best for some σ, in payoff units."""
+    """The least |U(1, θ) − U(0, θ)| where a parameter that fits best for some σ decides, in payoff units."""
     everywhere = jnp.concatenate([tables.divergence, fits])
-    reached = jnp.any(everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tie, axis=0)
-    return jnp.min(jnp.where(reached, jnp.abs(gain), jnp.inf))
+    fitting = everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tie
+    # where others that fit as well favour either action for certain, it does not matter what this one favours
+    certain = jnp.stack([gain > payoff_tie, gain < -payoff_tie])
+    others = [jnp.sum(fitting & side, axis=1, keepdims=True) - (fitting & side) for side in certain]
+    matters = jnp.any(fitting & ~((others[0] > 0) & (others[1] > 0)), axis=0)
+    return jnp.min(jnp.where(matters, jnp.abs(gain), jnp.inf))
 
 
 def _difference(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

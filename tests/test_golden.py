@@ -1,0 +1,73 @@
+"""The golden problems: finite problems whose answers come from a solver written apart from this library."""
+
+import jax
+import numpy as np
+import pytest
+
+import epijax as ej
+
+
+def strategies_of(solution: ej.Solution) -> np.ndarray:
+    """All equilibrium strategies that a solution lists, pure and mixed, in lexical order, `[m, 2]`."""
+    mixed = np.asarray(solution.mixed)[: int(solution.num_mixed)]
+    both = np.concatenate([np.eye(2)[np.asarray(solution.pure)], mixed])
+    return both[np.lexsort(both.T)]
+
+
+_solve = jax.jit(ej.solve)
+
+
+def solve(entry: dict) -> ej.Solution:
+    return _solve(ej.FiniteProblem(entry["utility"], entry["divergence"]))
+
+
+def masks_are_right(solution: ej.Solution, entry: dict) -> bool:
+    return (
+        np.asarray(solution.rationalizable).tolist() == entry["rationalizable"]
+        and np.asarray(solution.pure).tolist() == entry["pure_equilibria"]
+    )
+
+
+def two_actions(golden: list[dict]) -> list[dict]:
+    chosen = [entry for entry in golden if len(entry["utility"]) == 2]
+    assert len(chosen) == 44
+    return chosen
+
+
+def test_masks(golden):
+    for entry in two_actions(golden):
+        solution = solve(entry)
+        assert masks_are_right(solution, entry), entry
+        assert (solution.status == ej.Status.SOLVED) == (entry["margin"] > 0), entry
+
+
+def test_equilibria(golden):
+    regular = [entry for entry in two_actions(golden) if entry["kind"] == "regular"]
+    assert len(regular) > 20
+    for entry in regular:
+        expected = np.array(entry["equilibria"])
+        found = strategies_of(solve(entry))
+        assert found.shape == expected.shape, entry
+        np.testing.assert_allclose(found, expected[np.lexsort(expected.T)], rtol=0, atol=1e-12)
+
+
+def test_single_precision_is_right_or_says_that_it_cannot_decide(golden):
+    for entry in two_actions(golden):
+        with jax.enable_x64(False):
+            solution = solve(entry)
+            assert solution.margin.dtype == np.float32
+        if solution.status == ej.Status.BOUNDARY:
+            assert entry["margin"] < 1e-4, entry
+            continue
+        assert solution.status == ej.Status.SOLVED and masks_are_right(solution, entry), entry
+        if entry["kind"] == "regular":
+            expected = np.array(entry["equilibria"])
+            np.testing.assert_allclose(strategies_of(solution), expected[np.lexsort(expected.T)], rtol=0, atol=1e-5)
+
+
+def test_more_than_two_actions_are_refused(golden):
+    larger = [entry for entry in golden if len(entry["utility"]) > 2]
+    assert larger
+    for entry in larger:
+        with pytest.raises(ValueError, match=rf"2 actions so far; got {len(entry['utility'])}\. A one-parameter model"):
+            ej.solve(ej.FiniteProblem(entry["utility"], entry["divergence"]))

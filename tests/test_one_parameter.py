@@ -385,45 +385,50 @@ def test_projection(num_actions):
         np.testing.assert_allclose(found[i], right, rtol=0, atol=1e-9)
 
 
-LINKS = {
-    "one event": dict(truth=[0.35, 0.8], intercept=[0.0, 1.0], slope=[1.0, -1.0], lower=0.1, upper=0.9),
-    "clipped from below": dict(truth=[0.05, 0.99], intercept=[0.0, 1.0], slope=[1.0, -1.0], lower=0.2, upper=0.9),
-    "clipped from above": dict(truth=[0.97, 0.01], intercept=[0.0, 1.0], slope=[1.0, -1.0], lower=0.2, upper=0.7),
-    "any links": dict(truth=[0.35, 0.6], intercept=[0.1, 0.9], slope=[0.7, -0.3], lower=0.0, upper=1.0),
-    "any links, clipped": dict(truth=[0.05, 0.6], intercept=[0.1, 0.6], slope=[0.7, 0.3], lower=0.1, upper=0.8),
+POINTS = {  # truth, lower, upper, then the links, where they are not those of one event
+    "one event": [0.35, 0.8, 0.1, 0.9],
+    "one event, clipped from below": [0.05, 0.99, 0.2, 0.9],
+    "one event, clipped from above": [0.97, 0.01, 0.2, 0.7],
+    "any links": [0.35, 0.7, 0.0, 1.0, 0.1, 0.9, 0.7, -0.3],
+    "any links, clipped": [0.05, 0.6, 0.1, 0.8, 0.1, 0.6, 0.7, 0.3],
 }
 
 
+def fit(v):
+    """The projection as a function of play, exploration, truth, bounds and, where given, intercepts and slopes."""
+    links = (v[7:9], v[9:11]) if len(v) > 7 else ([0.0, 1.0], [1.0, -1.0])
+    return ej.project(make(v[3:5], jnp.zeros((2, 2)), *links, v[5], v[6], v[2]), v[:2])[0]
+
+
+fit_value, fit_gradient = jax.jit(fit), jax.jit(jax.grad(fit))
+
+
+def difference(function, point: np.ndarray, i: int, step: float = 1e-5) -> float:
+    """∂function/∂point[i] to second order: central, or from inside where the number is 0 or 1."""
+    at = lambda steps: float(function(point + steps * step * np.eye(len(point))[i]))  # noqa: E731
+    if point[i] in (0, 1):
+        inwards = 1 if point[i] == 0 else -1
+        return inwards * (4 * at(inwards) - 3 * at(0) - at(2 * inwards)) / (2 * step)
+    return (at(1) - at(-1)) / (2 * step)
+
+
 @pytest.mark.parametrize("exploration", [0.0, 0.3])
-@pytest.mark.parametrize("name", LINKS)
-def test_the_gradient_of_the_projection(name, exploration):
-    """With respect to the truth, the links, the bounds, the play and the exploration, by central differences."""
-    arguments = {key: np.array(value) for key, value in LINKS[name].items()}
-    arguments |= {"sigma": np.array([0.6, 0.4]), "exploration": np.array(exploration)}
-    sizes = {key: value.size for key, value in arguments.items()}
+@pytest.mark.parametrize("sigma", [[0.6, 0.4], [1.0, 0.0], [0.0, 1.0]])
+@pytest.mark.parametrize("name", POINTS)
+def test_the_gradient_of_the_projection(name, sigma, exploration):
+    point = np.array([*sigma, exploration, *POINTS[name]])
+    expected = [difference(fit_value, point, i) for i in range(len(point))]
+    np.testing.assert_allclose(fit_gradient(point), expected, rtol=1e-6, atol=1e-8)
 
-    def end(flat):
-        values = dict(zip(sizes, jnp.split(flat, np.cumsum(list(sizes.values()))[:-1]), strict=True))
-        sigma, eps = values.pop("sigma"), values.pop("exploration")[0]
-        problem = make(payoffs=jnp.zeros((2, 2)), exploration=eps, **values)
-        return ej.project(problem, sigma)[0]
 
-    point = np.concatenate([value.ravel() for value in arguments.values()])
-    if name == "one event":  # its links are one event only while they are known to be
-        moving = [
-            i for i, key in enumerate(np.repeat(list(sizes), list(sizes.values()))) if key not in ("intercept", "slope")
-        ]
-    else:
-        moving = list(range(len(point)))
-    value = jax.jit(end)
-    slopes = np.asarray(jax.jit(jax.grad(end))(jnp.asarray(point)))
-    step = 1e-5
-    for i in moving:
-        if point[i] in (0.0, 1.0):
-            continue  # an end of what is a problem
-        nudge = step * np.eye(len(point))[i]
-        difference = (value(point + nudge) - value(point - nudge)) / (2 * step)
-        np.testing.assert_allclose(slopes[i], difference, rtol=1e-6, atol=1e-8, err_msg=f"number {i}")
+def test_the_gradient_where_what_is_not_played_excludes_an_outcome():
+    """Action 1 fits best at θ = 1, where action 0 is at infinity, without weight: the fit moves with the bound."""
+
+    def bounded(upper):
+        problem = make([0.5, 0.1], jnp.zeros((2, 2)), [0.0, 0.5], [1.0, -0.2], 0.0, upper)
+        return ej.project(problem, jnp.array([0.0, 1.0]))[0]
+
+    assert bounded(1.0) == 1 and jax.grad(bounded)(1.0) == 1
 
 
 def test_the_gradient_of_a_projection_that_nothing_played_informs():

@@ -91,7 +91,9 @@ def fit_interval(
             slopes = [divergence_slope(environment, model, x, theta) for x in played]
             shares = [jnp.asarray(w) for w in weights]
             # 0·∞ is 0: what is not played refutes nothing
-            return reduce(jnp.add, [jnp.where(w > 0, w * s, 0) for w, s in zip(shares, slopes, strict=True)])
+            return reduce(
+                jnp.add, [w * jnp.where((w > 0) | jnp.isfinite(s), s, 0) for w, s in zip(shares, slopes, strict=True)]
+            )
 
         fit = _bisect(slope, lower, upper)
     return jnp.where(informed, fit, lower), jnp.where(informed, fit, upper), firmness

@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
+_FEW = 64  # entries
 Numbers = ArrayLike | Sequence[Any]  # whatever becomes an array: one, a number, nested lists
 
 
@@ -50,9 +51,10 @@ class Environment(eqx.Module):
     def num_actions(self) -> int:
         return self.outcome_probs.shape[0]
 
-    def is_valid(self) -> Bool[Array, ""]:
-        """Whether the probabilities are probabilities and the payoffs finite, for values inside a trace."""
-        return are_distributions(self.outcome_probs) & every(jnp.isfinite, self.payoffs)
+    def valid_actions(self) -> list[Bool[Array, ""]]:
+        """For each action whether its row is a distribution and its payoffs finite, for values inside a trace."""
+        rows = zip(self.outcome_probs, self.payoffs, strict=True)
+        return [is_distribution(probs) & every(jnp.isfinite, payoffs) for probs, payoffs in rows]
 
 
 def as_float(x: Numbers) -> Float[Array, "..."]:
@@ -66,20 +68,15 @@ def every(test: Callable, table: Shaped[Array, "..."]) -> Bool[Array, ""]:
     A reduction over a tiny table is a loop of its own for the compiler; taken entry by entry it melts into the one
     elementwise loop over cells, which makes maps some thirty times faster.
     """
-    if table.size > 64:
+    if table.size > _FEW:
         return jnp.all(test(table))
     return reduce(jnp.logical_and, [test(table[index]) for index in np.ndindex(table.shape)])
 
 
-def are_probs(table: Float[Array, "..."]) -> Bool[Array, ""]:
-    """Whether every entry lies in [0, 1]; NaN does not."""
-    return every(lambda p: (p >= 0) & (p <= 1), table)
-
-
-def are_distributions(table: Float[Array, "... Y"]) -> Bool[Array, ""]:
-    """Whether every row is a distribution: entries in [0, 1] that sum to one but for rounding."""
-    columns = [table[..., y] for y in range(table.shape[-1])] if table.size <= 64 else [jnp.sum(table, axis=-1)]
-    return are_probs(table) & every(lambda total: jnp.abs(total - 1) <= rounding(table), reduce(jnp.add, columns))
+def is_distribution(probs: Float[Array, "Y"]) -> Bool[Array, ""]:
+    """Whether the entries lie in [0, 1], as NaN does not, and sum to one but for rounding."""
+    total = reduce(jnp.add, [probs[y] for y in range(probs.size)]) if probs.size <= _FEW else jnp.sum(probs)
+    return every(lambda p: (p >= 0) & (p <= 1), probs) & (jnp.abs(total - 1) <= rounding(probs))
 
 
 def rounding(table: Float[Array, "... Y"]) -> float:

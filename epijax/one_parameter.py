@@ -3,7 +3,6 @@
 Every Θ(σ) is an interval, so beliefs matter only through the intervals that actions teach, and payoffs are lines in θ.
 """
 
-from collections.abc import Iterable
 from functools import reduce
 from itertools import combinations
 
@@ -15,7 +14,7 @@ from epijax.problem import Problem
 from epijax.projection import divergence_slope, fit_interval, refutes
 from epijax.rationalizable import eliminate
 from epijax.response import PayoffLines
-from epijax.solution import Solution, bits, conclude
+from epijax.solution import Solution, bits, conclude, verdict
 from epijax.subjective import AffineBernoulli
 
 
@@ -44,11 +43,11 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     alone = [lines.worst_lead(x, *teaches[x][:2]) for x in actions]
     firmness = [_firmness(model, lines, teaches[x][2]) for x in actions]
     loosest = reduce(jnp.minimum, [jnp.asarray(f) for f in firmness])
-    slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
+    slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) / lines.scale for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
         reach = [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) for x in actions]
-        slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
+        slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]) / lines.scale, jnp.inf) for x in actions)
         return [ahead >= -tie for ahead in reach]
 
     # taught[y]: the actions that are a best response somewhere on Θ(δ_y); of two actions, one round keeps their union
@@ -58,24 +57,29 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     rows, exists = [], []
     for x, y in combinations(actions, 2):
         crossing = jnp.clip(lines.crossing(x, y), model.lower[0], model.upper[0])
-        ways = _straddles(lines, teaches, x, y)
-        if problem.num_actions > 2:
+        if problem.num_actions == 2:  # each teaches one action alone, and not the same: else they share one
+            exists.append(taught[0] & taught[1] == 0)
+        else:
             on_top = lines.lead(x, crossing, [z for z in actions if z not in (x, y)])
-            ways = [[*way, on_top] for way in ways]
-            slacks.append(loosest * jnp.abs(reduce(jnp.maximum, [reduce(jnp.minimum, way) for way in ways])))
-        exists.append(_some(reduce(jnp.logical_and, [slack > tie for slack in way]) for way in ways))
+            held = jnp.minimum(_apart(lines, teaches, x, y), on_top)
+            slacks.append(loosest * jnp.abs(held) / lines.scale)
+            exists.append(held > tie)
         rows.append(jnp.where(exists[-1], _mixture(problem, x, y, crossing), jnp.nan))
 
+    mixed = jnp.stack(rows)
+    if len(rows) > 1:  # those that exist come first
+        mixed = mixed[jnp.argsort(~jnp.stack(exists))]
+    valid = problem.valid_actions()
+    verdicts = [verdict(slacks[x], tolerance, refutes(environment, model, x), valid[x]) for x in actions]
+    verdicts += [verdict(slack, tolerance) for slack in slacks[problem.num_actions :]]
     return conclude(
         rationalizable=kept,
         pure=reduce(jnp.bitwise_or, [taught[x] & jnp.uint32(1 << x) for x in actions]),
         strict=bits([alone[x] > tie for x in actions]),
-        mixed=jnp.stack(rows),
+        mixed=mixed,
         num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
-        margin=reduce(jnp.minimum, slacks) / lines.scale,
-        tolerance=tolerance,
-        refuted=_some(refutes(environment, model, x) for x in actions),
-        valid=problem.is_valid(),
+        margin=reduce(lambda one, other: jnp.where(one < other, one, other), slacks),  # verdicts have seen any NaN
+        status=reduce(jnp.maximum, verdicts),
     )
 
 
@@ -132,15 +136,11 @@ def _leads(lines: PayoffLines, lead: list, teaches: list, members: list, x: int)
     return leads + [lines.lead(x, jnp.clip(lines.crossing(y, z), lower, upper)) for y, z in combinations(others, 2)]
 
 
-def _straddles(lines: PayoffLines, teaches: list, x: int, y: int) -> list[list[Float[Array, ""]]]:
-    """What must all be positive for x and y to teach strictly different sides of their crossing: either way round."""
-    ahead_x = [lines.advantage(x, y, end) for end in teaches[x][:2]]
-    ahead_y = [lines.advantage(x, y, end) for end in teaches[y][:2]]
-    return [[*ahead_x, *(-a for a in ahead_y)], [*(-a for a in ahead_x), *ahead_y]]
-
-
-def _some(flags: Iterable) -> Bool[Array, ""]:
-    return reduce(jnp.logical_or, flags)
+def _apart(lines: PayoffLines, teaches: list, x: int, y: int) -> Float[Array, ""]:
+    """How far, at least, what x and y teach lies on different sides of their crossing, in payoff units."""
+    ahead_x, ahead_y = ([lines.advantage(x, y, end) for end in teaches[z][:2]] for z in (x, y))
+    ways = [[*ahead_x, *(-a for a in ahead_y)], [*(-a for a in ahead_x), *ahead_y]]
+    return reduce(jnp.maximum, [reduce(jnp.minimum, way) for way in ways])
 
 
 def _mixture(problem: Problem, x: int, y: int, crossing: Float[Array, ""]) -> Float[Array, "A"]:

@@ -1,6 +1,7 @@
 """The waist: a truth and a subjective model, or the two tables they end in (theory §1–§2)."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -68,10 +69,15 @@ class Problem(eqx.Module):
         """The frequencies (1−ε)σ + ε·uniform that the agent learns from."""
         return (1 - self.exploration) * sigma + self.exploration / self.num_actions
 
+    def valid_actions(self) -> list[Bool[Array, ""]]:
+        """For each action whether what belongs to it makes a problem with the rest, for values inside a trace."""
+        exploration = jnp.asarray(self.exploration)
+        rest = self.model.is_valid() & (exploration >= 0) & (exploration <= 1)
+        return [own & rest for own in self.environment.valid_actions()]
+
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the numbers make a problem, for values inside a trace."""
-        exploration = jnp.asarray(self.exploration)
-        return self.environment.is_valid() & self.model.is_valid() & (exploration >= 0) & (exploration <= 1)
+        return reduce(jnp.logical_and, self.valid_actions())
 
 
 class FiniteProblem(eqx.Module):

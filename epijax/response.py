@@ -28,6 +28,8 @@ class PayoffLines:
 
     def advantage(self, x: int, other: int, theta: Float[Array, ""]) -> Float[Array, ""]:
         """U(x, θ) − U(other, θ)."""
+        if x > other:  # the same to the bit, and computed once
+            return -self.advantage(other, x, theta)
         return (self.level[x] - self.level[other]) + (self.rise[x] - self.rise[other]) * theta
 
     def crossing(self, x: int, other: int) -> Float[Array, ""]:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt
 
 
 class Status(IntEnum):
@@ -77,6 +77,21 @@ def bits(members: list) -> UInt[Array, ""]:
     return total
 
 
+def verdict(
+    slack: Float[ArrayLike, ""] = jnp.inf,
+    tolerance: float = 0.0,
+    refuted: Bool[ArrayLike, ""] = False,
+    valid: Bool[ArrayLike, ""] = True,
+) -> UInt[Array, ""]:
+    """The status that one part of a problem allows; the greatest of all parts is the problem's.
+
+    Judged part by part, so that what one action says is said once for all cells that share it. NaN is no clear slack.
+    """
+    status = jnp.where(jnp.asarray(slack) > tolerance, jnp.uint32(Status.SOLVED), jnp.uint32(Status.BOUNDARY))
+    status = jnp.maximum(status, jnp.where(refuted, jnp.uint32(Status.REFUTED), 0))
+    return jnp.maximum(status, jnp.where(valid, 0, jnp.uint32(Status.INVALID)))
+
+
 def conclude(
     *,
     rationalizable: UInt[Array, ""],
@@ -85,15 +100,10 @@ def conclude(
     mixed: Float[Array, "E A"],
     num_mixed: Int[Array, ""],
     margin: Float[Array, ""],
-    tolerance: float,
-    refuted: Bool[Array, ""],
-    valid: Bool[Array, ""],
+    status: UInt[Array, ""],
 ) -> Solution:
-    """The `Solution`, its status set and, where there is no answer, emptied of numbers."""
-    answered = valid & ~refuted
-    status = jnp.where(margin > tolerance, jnp.int32(Status.SOLVED), jnp.int32(Status.BOUNDARY))  # NaN: boundary
-    status = jnp.where(refuted, jnp.int32(Status.REFUTED), status)
-    status = jnp.where(valid, status, jnp.int32(Status.INVALID))
+    """The `Solution`, emptied of numbers where its status says that there is no answer."""
+    answered = status <= Status.BOUNDARY
     return Solution(
         rationalizable_bits=jnp.where(answered, rationalizable, 0),
         pure_bits=jnp.where(answered, pure, 0),
@@ -101,7 +111,7 @@ def conclude(
         mixed=jnp.where(answered, mixed, jnp.nan),
         num_mixed=jnp.where(answered, num_mixed, 0),
         margin=jnp.where(answered, margin, jnp.nan),
-        status=status,
+        status=status.astype(jnp.int32),
     )
 
 

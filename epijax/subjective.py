@@ -1,11 +1,12 @@
 """What can be believed: the families of subjective models Q_θ(y|x) (theory §1, §6)."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from epijax.environment import Numbers, are_distributions, as_float, check_probs, every, is_concrete, rounding
+from epijax.environment import Numbers, as_float, check_probs, every, is_concrete, is_distribution, rounding
 
 
 class AffineBernoulli(eqx.Module):
@@ -97,7 +98,7 @@ class Finite(eqx.Module):
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the probabilities are probabilities, for values inside a trace."""
-        return are_distributions(self.outcome_probs)
+        return jnp.all(jax.vmap(jax.vmap(is_distribution))(self.outcome_probs))
 
 
 SubjectiveModel = AffineBernoulli | Finite

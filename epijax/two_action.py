@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from epijax.problem import FiniteProblem
-from epijax.solution import Solution, bits, conclude
+from epijax.solution import Solution, bits, conclude, verdict
 
 
 def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
@@ -59,6 +59,7 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
     uninformative = [jnp.all(row == row[0]) for row in tables.divergence]
     fit_slack = _fit_slack(share, gap, ends, uninformative, fit_tie, tolerance) / fit_scale
     payoff_slack = _payoff_slack(tables, gain, fits, fit_tie, tolerance * payoff_scale) / payoff_scale
+    margin = jnp.minimum(fit_slack, payoff_slack)
     return conclude(
         rationalizable=bits(
             [
@@ -70,10 +71,8 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
         strict=bits([ends[0] > fit_tie, ends[1] < -fit_tie]),
         mixed=mixed,
         num_mixed=num_mixed,
-        margin=jnp.minimum(fit_slack, payoff_slack),
-        tolerance=tolerance,
-        refuted=~jnp.any(survives),
-        valid=tables.is_valid() & valid,
+        margin=margin,
+        status=verdict(margin, tolerance, ~jnp.any(survives), tables.is_valid() & valid),
     )
 
 

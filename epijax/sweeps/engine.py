@@ -6,11 +6,13 @@ compute everything once for each.
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -24,6 +26,7 @@ from epijax.sweeps.grid import Grid, Tile
 Block = dict[str, np.ndarray]  # variable -> values of one tile
 _RECHECKED_AT_ONCE = 4096
 _BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
+_READ_CELLS = 1 << 21  # unpacked at a time by one thread
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Engine:
         on_cpu = self.devices[0].platform == "cpu"
         self._rows = min(share, max(1, _BLOCK_CELLS // others)) if on_cpu else share
         self._padded = -(-share // self._rows) * self._rows * len(self.devices)
+        self._placed: dict[tuple[int, int], jax.Array] = {}
+        self._spare: list[tuple[jax.Array, ...]] = []  # words that were read: the kernel writes the next ones over them
 
         with jax.enable_x64(dtype == "float64"):
             self.program, self.shapes = self._program(on_cpu)
@@ -124,24 +129,25 @@ class Engine:
     def launch(self, tile: Tile) -> tuple[jax.Array, ...]:
         """Starts a tile on the devices and returns at once."""
         with jax.enable_x64(self.dtype == "float64"):
-            return self._solve(*self._coordinates(tile))
+            words = self._spare.pop() if self._spare else self._blank()
+            return self._solve(*words, *(self._values(axis, index) for axis, index in enumerate(tile)))
+
+    def reuse(self, words: tuple[jax.Array, ...]) -> None:
+        """Gives back the words of a launched tile that nobody needs any more."""
+        self._spare.append(words)
 
     def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, int]:
         """The answers of a launched tile, and how many of its cells were solved again in float64."""
         region = self.grid.region(tile)
-        inside = tuple(slice(0, part.stop - part.start) for part in region)
-        host = (np.moveaxis(np.asarray(word), 0, self._split)[inside] for word in words)
-        block = self.layout.unpack(tuple(np.ascontiguousarray(word) for word in host))
-        if self.dtype == "float64":
+        block, undecided = self._read(words, [part.stop - part.start for part in region])
+        self.reuse(words)
+        if self.dtype == "float64" or not undecided.size:
             return block, 0
-        undecided = block["phase"] > NOT_COMPUTED
-        if not undecided.any():
-            return block, 0
-        where = np.unravel_index(np.flatnonzero(undecided), undecided.shape)
+        where = tuple(undecided.T)
         values = [axis[part][index] for axis, part, index in zip(self.grid.axes.values(), region, where, strict=True)]
         for name, again in self.layout.unpack(self._in_float64(values)).items():
             block[name][where] = again
-        return block, len(where[0])
+        return block, len(undecided)
 
     def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
         """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""
@@ -150,38 +156,88 @@ class Engine:
         mesh = Mesh(np.array(self.devices), ("cells",))
         shared, whole = PartitionSpec("cells"), PartitionSpec()
 
-        def block(*axes: jax.Array) -> tuple[jax.Array, ...]:
-            solve_cells = self._cell
+        traced = jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct((), self.dtype) for _ in order))
+        kinds = traced.out_avals
+
+        def block(*axes: jax.Array) -> list[jax.Array]:
+            solve_cells = jax.extend.core.jaxpr_as_fun(traced)
             for i in reversed(order):  # one vmap an axis: what depends on some axes only is computed once for these
                 solve_cells = jax.vmap(solve_cells, in_axes=[0 if j == i else None for j in range(len(axes))])
             return solve_cells(*axes)
 
-        def shard(*axes: jax.Array) -> tuple[jax.Array, ...]:
-            def part(values):
-                return block(*(values if i == split else axis for i, axis in enumerate(axes)))
+        def shard(*arguments: jax.Array) -> tuple[jax.Array, ...]:
+            words, axes = arguments[: len(kinds)], arguments[len(kinds) :]
 
-            words = jax.lax.map(part, axes[split].reshape(-1, rows))
-            return tuple(word.reshape(-1, *word.shape[2:]) for word in words)
+            def solve_rows(i: jax.Array, words: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+                some = jax.lax.dynamic_slice_in_dim(axes[split], i * rows, rows)
+                answers = block(*(some if j == split else axis for j, axis in enumerate(axes)))
+                return tuple(
+                    jax.lax.dynamic_update_slice_in_dim(word, answer, i * rows, 0)
+                    for word, answer in zip(words, answers, strict=True)
+                )
 
+            return jax.lax.fori_loop(0, len(axes[split]) // rows, solve_rows, words)
+
+        sides = [self._padded if i == split else side for i, side in enumerate(self.grid.tile)]
         specs = tuple(shared if i == split else whole for i in range(len(order)))
-        spread = jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=shared, check_vma=False)
+        mapped = jax.shard_map(
+            shard, mesh=mesh, in_specs=(shared,) * len(kinds) + specs, out_specs=shared, check_vma=False
+        )
         options = {"xla_cpu_prefer_vector_width": 512} if on_cpu else None
         shapes = [
-            jax.ShapeDtypeStruct(
-                (self._padded if i == split else side,), self.dtype, sharding=NamedSharding(mesh, spec)
-            )
-            for i, (side, spec) in enumerate(zip(self.grid.tile, specs, strict=True))
+            jax.ShapeDtypeStruct([sides[i] for i in order], kind.dtype, sharding=NamedSharding(mesh, shared))
+            for kind in kinds
         ]
-        return jax.jit(spread, compiler_options=options), shapes
+        shapes += [
+            jax.ShapeDtypeStruct((side,), self.dtype, sharding=NamedSharding(mesh, spec))
+            for side, spec in zip(sides, specs, strict=True)
+        ]
+        return jax.jit(mapped, donate_argnums=range(len(kinds)), compiler_options=options), shapes
 
-    def _coordinates(self, tile: Tile) -> list[np.ndarray]:
-        """The axis values of a tile; what hangs over the edge repeats the last value."""
-        coordinates = []
-        for i, (values, part) in enumerate(zip(self.grid.axes.values(), self.grid.region(tile), strict=True)):
-            size = self._padded if i == self._split else self.grid.tile[i]
-            padded = np.pad(values[part], (0, size - (part.stop - part.start)), mode="edge")
-            coordinates.append(padded.astype(self.dtype))
-        return coordinates
+    def _read(self, words: tuple[jax.Array, ...], shape: list[int]) -> tuple[Block, np.ndarray]:
+        """The variables of the cells inside the grid, and the indices of the undecided ones, `[n, dims]`.
+
+        Unpacked in pieces, by several threads: NumPy lets go of the interpreter.
+        """
+        block = {name: np.empty(shape, dtype) for name, dtype in self.layout.variables().items()}
+        front = {name: np.moveaxis(values, self._split, 0) for name, values in block.items()}  # as the words are
+        sides = next(iter(front.values())).shape
+        step = max(1, _READ_CELLS // prod(sides[1:]))
+
+        def unpack(first: int, host: list[np.ndarray]) -> np.ndarray:
+            inside = tuple(slice(0, n) for n in sides[1:])
+            answers = self.layout.unpack(tuple(word[:, *inside] for word in host))
+            for name, values in answers.items():
+                front[name][first : first + len(values)] = values
+            if answers["phase"].max() <= NOT_COMPUTED:
+                return np.zeros((0, len(sides)), int)
+            undecided = np.argwhere(np.moveaxis(answers["phase"] > NOT_COMPUTED, 0, self._split))
+            undecided[:, self._split] += first
+            return undecided
+
+        starts, hosts = [], []
+        for shards in zip(*(word.addressable_shards for word in words), strict=True):
+            first, host = shards[0].index[0].start or 0, [np.asarray(shard.data) for shard in shards]
+            for start in range(0, min(len(host[0]), sides[0] - first), step):
+                stop = min(start + step, sides[0] - first)
+                starts.append(first + start)
+                hosts.append([word[start:stop] for word in host])
+        with ThreadPoolExecutor() as pool:
+            undecided = np.concatenate(list(pool.map(unpack, starts, hosts)))
+        return block, undecided
+
+    def _blank(self) -> list[jax.Array]:
+        return [jnp.zeros(s.shape, s.dtype, device=s.sharding) for s in self.shapes[: -len(self.grid.axes)]]
+
+    def _values(self, axis: int, index: int) -> jax.Array:
+        """The values of an axis in its index-th tile, placed once; what hangs over the edge repeats the last value."""
+        if (axis, index) not in self._placed:
+            values, side = list(self.grid.axes.values())[axis], self.grid.tile[axis]
+            some = values[index * side : (index + 1) * side]
+            shape = self.shapes[axis - len(self.grid.axes)]
+            padded = np.pad(some, (0, shape.shape[0] - len(some)), mode="edge").astype(self.dtype)
+            self._placed[axis, index] = jax.device_put(padded, shape.sharding)
+        return self._placed[axis, index]
 
     def _in_float64(self, values: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The packed answers of single cells, in float64 on the CPU."""

@@ -14,12 +14,13 @@ import xarray as xr
 from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
+from epijax.subjective import Finite
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
 
-TILE_CELLS, TILE_SIDE = 1 << 22, 2048  # large enough that starting a tile costs little, 32 MiB on disk at most
+TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs little, 128 MiB at most
 
 Progress = Callable[[int, int], None]
 
@@ -61,6 +62,7 @@ def sweep(
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.axes), list(fixed))
     problem, unsafe = _corner_problem(build, fixed, grid)
+    grid = make_grid(axes, TILE_CELLS // _work(problem), TILE_SIDE)
     config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe)
     path = None if store is None else Path(store)
 
@@ -145,6 +147,13 @@ def _corner_problem(
     if problem.unsafe is None:
         raise ValueError("a phase needs to know which actions are unsafe; build the problem with unsafe=(…)")
     return problem, problem.unsafe
+
+
+def _work(problem: Problem | FiniteProblem) -> int:
+    """Roughly how much longer a cell takes than one of a closed form: tables take a pass for each parameter."""
+    if isinstance(problem, FiniteProblem):
+        return problem.utility.shape[1]
+    return len(problem.model.outcome_probs) if isinstance(problem.model, Finite) else 1
 
 
 def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:

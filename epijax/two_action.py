@@ -35,40 +35,39 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
 
     Source: theory §2–§3; [EP16], [EP25].
     """
-    gain = tables.utility[1] - tables.utility[0]
-    payoff_scale = _positive(jnp.max(jnp.abs(tables.utility)))
     finite = jnp.isfinite(tables.divergence)
-    fit_scale = _positive(jnp.max(jnp.where(finite, tables.divergence, 0)))
-    fit_tie = tolerance * fit_scale
-    favours = gain >= -tolerance * payoff_scale, gain <= tolerance * payoff_scale  # action 1, action 0
+    level = jnp.where(finite, tables.divergence, 0)
+    divergence = jnp.where(finite, level / _positive(-_least(-level.ravel())), jnp.inf)
+    gain = (tables.utility[1] - tables.utility[0]) / _positive(-_least(-jnp.abs(tables.utility).ravel()))
+    favours = gain >= -tolerance, gain <= tolerance  # action 1, action 0
 
     survives = finite[0] & finite[1]  # the parameters that full-support play does not refute
-    start = jnp.where(survives, tables.divergence[0], 0)
-    end = jnp.where(survives, tables.divergence[1], 0)
+    start = jnp.where(survives, divergence[0], 0)
+    end = jnp.where(survives, divergence[1], 0)
     walks = [_vertices(start, end, survives & side) for side in favours]
     share = jnp.sort(jnp.concatenate(walks))
     fits = jnp.where(survives, (1 - share[:, None]) * start + share[:, None] * end, jnp.inf)
-    best = [jnp.min(jnp.where(side, fits, jnp.inf), axis=1) for side in favours]
+    best = [_least(jnp.where(side, fits, jnp.inf)) for side in favours]
     gap = _difference(best[0], best[1])
-    ends = [_difference(*(jnp.min(jnp.where(side, tables.divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
+    ends = [_difference(*(_least(jnp.where(side, divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
     limits = gap[0], gap[-1]  # towards the ends, where refuted parameters drop out: themselves not attained
     width = share[1:] - share[:-1]
     middles = jnp.where(width > 0, (gap[1:] + gap[:-1]) / 2, jnp.nan)
     attained = jnp.concatenate([jnp.stack(ends), jnp.where((share > 0) & (share < 1), gap, jnp.nan), middles])
-    mixed, num_mixed = _indifferent(share, gap, fit_tie, tolerance, tables.utility.shape[1])
-    uninformative = [jnp.all(row == row[0]) for row in tables.divergence]
-    fit_slack = _fit_slack(share, gap, ends, uninformative, fit_tie, tolerance) / fit_scale
-    payoff_slack = _payoff_slack(tables, gain, fits, fit_tie, tolerance * payoff_scale) / payoff_scale
-    margin = jnp.minimum(fit_slack, payoff_slack)
+    mixed, num_mixed = _indifferent(share, gap, tolerance, tables.utility.shape[1])
+    uninformative = [jnp.all(row == row[0]) for row in divergence]
+    margin = jnp.minimum(
+        _fit_slack(share, gap, ends, uninformative, tolerance), _payoff_slack(gain, divergence, fits, tolerance)
+    )
     return conclude(
         rationalizable=bits(
             [
-                jnp.any(attained >= -fit_tie) | (jnp.maximum(*limits) > fit_tie),
-                jnp.any(attained <= fit_tie) | (jnp.minimum(*limits) < -fit_tie),
+                jnp.any(attained >= -tolerance) | (jnp.maximum(*limits) > tolerance),
+                jnp.any(attained <= tolerance) | (jnp.minimum(*limits) < -tolerance),
             ]
         ),
-        pure=bits([ends[0] >= -fit_tie, ends[1] <= fit_tie]),
-        strict=bits([ends[0] > fit_tie, ends[1] < -fit_tie]),
+        pure=bits([ends[0] >= -tolerance, ends[1] <= tolerance]),
+        strict=bits([ends[0] > tolerance, ends[1] < -tolerance]),
         mixed=mixed,
         num_mixed=num_mixed,
         margin=margin,
@@ -93,7 +92,7 @@ def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Arra
         fall = slope[current] - slope
         flatter = lines & (fall > 0)
         crossing = jnp.where(flatter, (start - start[current]) / jnp.where(flatter, fall, 1), jnp.inf)
-        nearest = jnp.clip(jnp.min(crossing), share, 1)
+        nearest = jnp.clip(_least(crossing), share, 1)
         current = jnp.where(nearest < 1, lowest(crossing, flatter), current)
         return (nearest, current), nearest
 
@@ -104,18 +103,19 @@ def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Arra
 
 
 def _indifferent(
-    share: Float[Array, "V"], gap: Float[Array, "V"], tie: Float[Array, ""], tolerance: float, rows: int
+    share: Float[Array, "V"], gap: Float[Array, "V"], tolerance: float, rows: int
 ) -> tuple[Float[Array, "E 2"], Int[Array, ""]]:
     """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are.
 
     Shares within `tolerance` of one another are one.
     """
-    sign = jnp.where(jnp.abs(gap) <= tie, 0, jnp.sign(gap))
+    gap = _level(gap)
+    sign = jnp.where(jnp.abs(gap) <= tolerance, 0, jnp.sign(gap))
     width = share[1:] - share[:-1]
     crosses = (sign[1:] * sign[:-1] < 0) & (width > 0)
     rise = jnp.where(crosses, gap[1:] - gap[:-1], 1)
     zeros = jnp.where(crosses, share[:-1] - width * gap[:-1] / rise, jnp.inf)
-    inside = (share > 0) & (share < 1)
+    inside = (share > tolerance) & (share < 1 - tolerance)
     before, after = jnp.roll(sign, 1), jnp.roll(sign, -1)
     touches = jnp.where((sign == 0) & inside & ((before != 0) | (after != 0)), share, jnp.inf)
     found = jnp.sort(jnp.concatenate([zeros, touches]))
@@ -130,10 +130,9 @@ def _fit_slack(
     gap: Float[Array, "V"],
     ends: list,
     uninformative: list,
-    tie: Float[Array, ""],
     tolerance: float,
 ) -> Float[Array, ""]:
-    """The least |f| at an end, at a peak or trough of f, or along a stretch that ties, in nats.
+    """The least |f| at an end, at a peak or trough of f, or along a stretch that ties.
 
     A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does, and
     where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
@@ -142,35 +141,44 @@ def _fit_slack(
     for x, edge in ((0, 0), (1, -1)):
         at_end = jnp.minimum(jnp.abs(ends[x]), jnp.abs(gap[edge]))
         slack = jnp.minimum(slack, jnp.where(uninformative[x], jnp.inf, at_end))
-    level = jnp.where(jnp.isfinite(gap), gap, 0)
+    level = _level(gap)
     turns = (level[1:-1] - level[:-2]) * (level[2:] - level[1:-1]) <= 0
     inside = (share[1:-1] > 0) & (share[1:-1] < 1)
-    slack = jnp.minimum(slack, jnp.min(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
+    slack = jnp.minimum(slack, _least(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
     highest = jnp.maximum(jnp.abs(gap[1:]), jnp.abs(gap[:-1]))
-    ties_along = (share[1:] - share[:-1] > tolerance) & (highest <= tie) & ~(uninformative[0] & uninformative[1])
-    return jnp.minimum(slack, jnp.min(jnp.where(ties_along, highest, jnp.inf)))
+    ties_along = (share[1:] - share[:-1] > tolerance) & (highest <= tolerance) & ~(uninformative[0] & uninformative[1])
+    return jnp.minimum(slack, _least(jnp.where(ties_along, highest, jnp.inf)))
 
 
 def _payoff_slack(
-    tables: FiniteProblem,
-    gain: Float[Array, "K"],
-    fits: Float[Array, "V K"],
-    tie: Float[Array, ""],
-    payoff_tie: Float[Array, ""],
+    gain: Float[Array, "K"], divergence: Float[Array, "2 K"], fits: Float[Array, "V K"], tolerance: float
 ) -> Float[Array, ""]:
-    """The least |U(1, θ) − U(0, θ)| where a parameter that fits best for some σ decides, in payoff units."""
-    everywhere = jnp.concatenate([tables.divergence, fits])
-    fitting = everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tie
-    # where others that fit as well favour either action for certain, it does not matter what this one favours
-    certain = jnp.stack([gain > payoff_tie, gain < -payoff_tie])
-    others = [jnp.sum(fitting & side, axis=1, keepdims=True) - (fitting & side) for side in certain]
-    matters = jnp.any(fitting & ~((others[0] > 0) & (others[1] > 0)), axis=0)
-    return jnp.min(jnp.where(matters, jnp.abs(gain), jnp.inf))
+    """The least, over σ, of how clearly some best fit justifies action 1, and some action 0, or none does.
+
+    What fits best changes at the vertices; between them it is fewer parameters, which can be less clear.
+    """
+    everywhere = jnp.concatenate([divergence, fits, (fits[1:] + fits[:-1]) / 2])
+    fitting = everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tolerance
+    leads = [-_least(jnp.where(fitting, -gain, jnp.inf)), _least(jnp.where(fitting, gain, jnp.inf))]
+    return _least(jnp.minimum(*map(jnp.abs, leads)))
+
+
+def _level(gap: Float[Array, "V"]) -> Float[Array, "V"]:
+    """f, or 0 throughout where one side has no parameter that fits at all: it is infinite there and never turns."""
+    return jnp.where(jnp.isfinite(gap), gap, 0)
 
 
 def _difference(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """a − b, with ∞ − ∞ = 0 for the σ that refute every parameter."""
     return jnp.where(jnp.isinf(a) & jnp.isinf(b), 0, a - jnp.where(jnp.isinf(a), 0, b))
+
+
+def _least(values: Float[Array, "... N"]) -> Float[Array, "..."]:
+    """The minimum over the last axis, whose derivative is that of the entry it is.
+
+    That of `jnp.min` asks which entries equal it, and a compiler that rounds the two differently finds none.
+    """
+    return jnp.take_along_axis(values, jnp.argmin(values, axis=-1, keepdims=True), axis=-1)[..., 0]
 
 
 def _positive(scale: Float[Array, ""]) -> Float[Array, ""]:

@@ -368,6 +368,15 @@ def test_one_indifferent_belief_among_many_is_no_tie():
         assert ej.phase(solution, problem.unsafe) == ej.phase(ej.solve(problem), problem.unsafe)
 
 
+@pytest.mark.parametrize("upper", [0.474, 0.48, 0.6])
+def test_the_margin_on_a_grid_is_that_of_the_closed_path(upper):
+    """θ̂ = 0.9/1.9: complying holds by the fear of what lies above it, however many points of the grid do."""
+    problem = ej.models.deception(0.1, gain=0.9, upper=upper)
+    tables = ej.tabulate(problem, 101)
+    slack = ej.solve(tables).margin * jnp.abs(tables.utility).max()
+    np.testing.assert_allclose(slack, ej.solve(problem).margin, rtol=1e-6)  # max|π| is 1
+
+
 # The projection and its derivatives
 
 

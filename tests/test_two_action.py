@@ -403,26 +403,36 @@ def test_where_full_support_refutes_everything_there_is_no_number():
 # Derivatives
 
 
-def test_gradients_are_those_of_central_differences(random_tables):
-    """Of the first mixed equilibrium with respect to every payoff and every divergence."""
-    utility, divergence = random_tables(18, 200, 4)
-    cells = solve_all(utility, divergence)
-    kept = [i for i, c in enumerate(cells) if c.status == SOLVED and c.num_mixed > 0]
-    utility, divergence = utility[kept], divergence[kept]
+def gradient_and_differences(
+    random_tables, what: str, *, refuted: float, batched: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients with respect to all payoffs and divergences, and central differences, 0 where K is infinite."""
+    utility, divergence = random_tables(18, 200, 3, refuted=refuted)
+    kept = [c.status == SOLVED and (what == "margin" or c.num_mixed > 0) for c in solve_all(utility, divergence)]
+    points = np.stack([utility, divergence], axis=1)[kept][: None if batched else 40]
 
-    def value(u, d):
-        return ej.solve(ej.FiniteProblem(u, d)).mixed[0, 1]
+    def value(tables):
+        solution = ej.solve(ej.FiniteProblem(*tables))
+        return solution.margin if what == "margin" else solution.mixed[0, 1]
 
-    values = jax.jit(jax.vmap(value))
-    by_utility, by_divergence = map(np.asarray, jax.jit(jax.vmap(jax.grad(value, (0, 1))))(utility, divergence))
-    step = 1e-6
-    for entry in np.ndindex(2, 4):
-        nudge = np.zeros((2, 4))
-        nudge[entry] = step
-        by_u = (values(utility + nudge, divergence) - values(utility - nudge, divergence)) / (2 * step)
-        by_d = (values(utility, divergence + nudge) - values(utility, divergence - nudge)) / (2 * step)
-        np.testing.assert_allclose(by_utility[:, *entry], by_u, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(by_divergence[:, *entry], by_d, rtol=1e-4, atol=1e-6)
+    values, one = jax.jit(jax.vmap(value)), jax.jit(jax.grad(value))
+    found = jax.jit(jax.vmap(jax.grad(value)))(points) if batched else np.stack([one(point) for point in points])
+    expected = np.zeros(points.shape)
+    for entry in np.ndindex(2, 2, 3):
+        nudge = np.zeros((2, 2, 3))
+        nudge[entry] = 1e-6
+        expected[:, *entry] = (values(points + nudge) - values(points - nudge)) / 2e-6
+    finite = np.isfinite(points)
+    return np.where(finite, found, 0), np.where(finite, expected, 0)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("refuted", [0.0, 0.2])
+@pytest.mark.parametrize("what", ["margin", "mixed"])
+def test_gradients_are_those_of_central_differences(random_tables, what, refuted, batched):
+    """Of the margin, and of the first mixed equilibrium; of one cell compiled alone, and of many at once."""
+    found, expected = gradient_and_differences(random_tables, what, refuted=refuted, batched=batched)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 # The sandwich of theory §2

@@ -1,14 +1,16 @@
 """Phase maps of the three models: epijax against NumPy and Numba by hand, and against the reference solver.
 
-The claim: on the closed-form maps, the general solver on two CPU devices keeps up with a Numba loop tuned by hand for
-one model, and is many times faster than NumPy in blocks; and float32 with undecided cells solved again in float64 is
+The claim: on the closed-form maps, the general solver on two CPU devices is faster than a Numba loop written by hand
+for one model, and many times faster than NumPy in blocks; and float32 with undecided cells solved again in float64 is
 float64 bit for bit, and no slower.
 
 Everybody writes the same output, one 32-bit word a cell: a float32 margin whose lowest 8 bits are phase,
-rationalizable set, pure equilibria and number of mixed ones. Each rival comes in two forms: `cell` computes every cell
-from its leads; `axis` is what somebody writes who knows that these maps separate (each lead depends on one axis, so a
-cell is a minimum and an or of precomputed vectors), which a solver of general problems cannot know. Numba writes into a
-buffer that is there already and into a fresh one; the faster counts. All run in turn in one process; medians.
+rationalizable set, pure equilibria and number of mixed ones. The rivals come in three forms. `loop`: theory §4 inside a
+loop over cells, which the compiler makes vector code of. `cell`: leads and checks are computed per axis beforehand, and
+the loop is left with comparisons. `axis`: what somebody writes who knows that these maps separate, so that a cell is a
+minimum and an or of two precomputed vectors; it runs at the speed of memory, and no solver of general problems can know
+that. Numba writes into a buffer that is there already and into a fresh one; the faster counts. All run in one process,
+in turn; medians.
 
     python benchmarks/phase_map.py            # about three minutes on two cores
     python benchmarks/phase_map.py --quick
@@ -41,6 +43,7 @@ from epijax.sweeps.job import TILE_CELLS, TILE_SIDE
 UNSAFE = (True, False)
 HIGH = np.uint32(0xFFFFFF00)  # the bits of a word that hold the margin; the other 8 are the code
 REFUTED, INVALID = np.uint32(0x7FC00006), np.uint32(0x7FC00007)  # margin NaN and a code without sets
+BURST = 5
 SETS = ("phase", "rationalizable", "pure", "num_mixed")
 
 # The rivals, from theory §4: what somebody writes who needs this one map. The lead is what the unsafe action earns more
@@ -167,6 +170,29 @@ def sycophancy_by_axis(p_agree, p_honest, given, tol, table, out):
 
 
 @njit(parallel=True)
+def sycophancy_by_loop(p_agree, p_honest, given, tol, table, out):
+    reward_agree, reward_honest, cost_agree, cost_honest, lower, upper = given
+    zero, one = p_agree.dtype.type(0), p_agree.dtype.type(1)
+    scale = max(abs(cost_agree), abs(reward_agree - cost_agree), abs(cost_honest), abs(reward_honest - cost_honest))
+    scale = scale if scale > 0 else one
+    rise, level = (reward_agree + reward_honest) / scale, (reward_honest - cost_honest + cost_agree) / scale
+    never, always = lower + upper <= 0, lower + upper >= 2
+    box = (lower >= 0) & (lower <= upper) & (upper <= 1)
+    for i in prange(p_agree.size):
+        p = p_agree[i]
+        a = rise * min(max(p, lower), upper) - level
+        valid = box & (p >= zero) & (p <= one)
+        refuted = (never & (p > zero)) | (always & (p < one))
+        for j in range(p_honest.size):
+            q = p_honest[j]
+            b = rise * min(max(one - q, lower), upper) - level
+            margin = np.float32(min(abs(a), abs(b)))
+            word = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, b, tol)
+            word = REFUTED if refuted | (always & (q > zero)) | (never & (q < one)) else word
+            out[i, j] = word if valid & (q >= zero) & (q <= one) else INVALID
+
+
+@njit(parallel=True)
 def sycophancy_by_cell(p_agree, p_honest, given, tol, table, out):
     agree, honest, bad_rows, bad_columns = _sycophancy_axes(p_agree, p_honest, given)
     for i in prange(agree.size):
@@ -190,6 +216,27 @@ def deception_by_axis(p_caught, upper, given, tol, table, out):
             out[i, j] = (min(word, column[j]) if lead > greatest[j] else column[j]) | code[j]
     _refute(out, p_caught, upper, given[3])
     _overwrite(out, bad_rows, bad_columns)
+
+
+@njit(parallel=True)
+def deception_by_loop(p_caught, upper, given, tol, table, out):
+    gain, loss, safe, lower = given
+    zero, one = p_caught.dtype.type(0), p_caught.dtype.type(1)
+    scale = max(abs(gain), abs(loss), abs(safe))
+    scale = scale if scale > 0 else one
+    fall, level = (gain + loss) / scale, (gain - safe) / scale
+    least = level - fall * lower
+    for i in prange(p_caught.size):
+        p = p_caught[i]
+        for j in range(upper.size):
+            high = upper[j]
+            a, b = level - fall * min(max(p, lower), high), level - fall * high
+            margin = np.float32(min(min(abs(a), abs(b)), abs(least)))
+            word = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, least, tol)
+            middle = lower + high
+            word = REFUTED if ((middle <= 0) & (p > zero)) | ((middle >= 2) & (p < one)) else word
+            valid = (p >= zero) & (p <= one) & (lower >= zero) & (lower <= high) & (high <= one)
+            out[i, j] = word if valid else INVALID
 
 
 @njit(parallel=True)
@@ -288,11 +335,13 @@ def rivals_of(model, dtype):
         gain, loss, safe, lower = given = tuple(kind(v) for v in (1, 1, 0, 0))
         scale = max(abs(gain), abs(loss), abs(safe))
         table = deception_table((gain - safe) / scale - (gain + loss) / scale * lower, tol)
-        forms = numpy_deception_by_cell, numpy_deception_by_axis, deception_by_cell, deception_by_axis
+        forms = deception_by_loop, deception_by_cell, deception_by_axis
+        forms += numpy_deception_by_cell, numpy_deception_by_axis
     else:
         given, table = tuple(kind(v) for v in (1, 1, 0, 0, 0, 1)), sycophancy_table()
-        forms = numpy_sycophancy_by_cell, numpy_sycophancy_by_axis, sycophancy_by_cell, sycophancy_by_axis
-    names = "NumPy cell", "NumPy axis", "Numba cell", "Numba axis"
+        forms = sycophancy_by_loop, sycophancy_by_cell, sycophancy_by_axis
+        forms += numpy_sycophancy_by_cell, numpy_sycophancy_by_axis
+    names = "Numba loop", "Numba cell", "Numba axis", "NumPy cell", "NumPy axis"
     return {
         name: (lambda a, b, out, form=form: form(a, b, given, tol, table, out))
         for name, form in zip(names, forms, strict=True)
@@ -310,9 +359,9 @@ def solve_all(engine):
     for tile in engine.grid.tiles():
         started = engine.launch(tile)
         if flying is not None:
-            jax.block_until_ready(flying)
+            engine.reuse(jax.block_until_ready(flying))
         flying = started
-    jax.block_until_ready(flying)
+    engine.reuse(jax.block_until_ready(flying))
 
 
 def collect_all(engine):
@@ -329,13 +378,16 @@ def rival_all(rival, engine, buffer):
 
 
 def timed(jobs, repeats):
-    """The median seconds of each job, the jobs taken in turn; all are warm."""
+    """The median seconds of each job. They take turns in bursts whose first two runs do not count: the threads of the
+    one before spin on for a while after its last run, and would slow this one down."""
     taken = {name: [] for name in jobs}
-    for _ in range(repeats):
+    for _ in range(-(-repeats // BURST)):
         for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            taken[name].append(time.perf_counter() - start)
+            for run in range(2 + BURST):
+                start = time.perf_counter()
+                job()
+                if run >= 2:
+                    taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
@@ -447,10 +499,10 @@ def main():
         f"{size} x {size} cells, median of {repeats}\n"
     )
     print(
-        "| map | dtype | epijax Mcells/s | / Numba cell | / Numba axis | / NumPy cell | / NumPy axis | / reference |",
+        "| map | dtype | epijax Mcells/s | / Numba loop | / Numba cell | / Numba axis | / NumPy cell | / NumPy axis |",
         end="",
     )
-    print(" decided | cells that differ | compile s: epijax, Numba | XLA temporaries |\n|" + "---|" * 12)
+    print(" / reference | decided | cells that differ | compile s: epijax, Numba | XLA temporaries |\n|" + "---|" * 13)
     rates = {}
     for dtype in ("float32", "float64"):
         for model in MODELS:
@@ -458,9 +510,10 @@ def main():
             ours, theirs = found["rates"]["epijax"], found["rates"]
             rates[f"{model} {dtype}"] = ours
             numba_best = {
-                form: max(theirs[f"Numba {form}"], theirs[f"Numba {form}, fresh"]) for form in ("cell", "axis")
+                form: max(theirs[f"Numba {form}"], theirs[f"Numba {form}, fresh"]) for form in ("loop", "cell", "axis")
             }
             ratios = [
+                numba_best["loop"],
                 numba_best["cell"],
                 numba_best["axis"],
                 theirs["NumPy cell"],
@@ -472,7 +525,7 @@ def main():
                 f"| {model} | {dtype} | {ours / 1e6:,.0f} | "
                 + " | ".join(f"{ours / rate:.2f}" if ours / rate < 1000 else f"{ours / rate:,.0f}" for rate in ratios)
                 + f" | {found['decided']:.2%} | {sum(found['disagreements'].values())} | {compiled['epijax']:.2f}, "
-                + f"{compiled['Numba cell']:.1f} | {found['temporaries'] / 1024:,.0f} KiB |",
+                + f"{compiled['Numba loop']:.1f} | {found['temporaries'] / 1024:,.0f} KiB |",
                 flush=True,
             )
     alone = subprocess.run(

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
     check_parameters(name, build, [], list(values))
     with jax.enable_x64(True):
         problem = build(**values)
+        if not isinstance(problem, ej.Problem | ej.FiniteProblem):
+            raise ValueError(f"{name} must return a Problem or a FiniteProblem; got {type(problem).__name__}")
         solution = ej.solve(problem)
         if as_json:
             answer = {"model": name, "parameters": values, **words.summary(problem, solution)}
@@ -85,7 +87,7 @@ def phase_diagram(
     """
     suffixes = _formats(formats)
     fixed = _settings(settings)
-    grid = dict(_axis(text, size) for text in axes)
+    grid = _once((_axis(text, size) for text in axes), "--axis")
 
     from epijax.models import MODELS
 
@@ -99,7 +101,7 @@ def phase_diagram(
 
     from epijax.sweeps import phase_counts, sweep
 
-    stem = name.split(":")[-1]
+    stem = _short(name)
     store = output / f"{stem}.zarr"
     start = time.perf_counter()
     with _progress(quiet) as report:
@@ -113,7 +115,9 @@ def phase_diagram(
     click.echo(_title(dataset))
     for phase, cells, share in table:
         click.echo(f"  {phase:<14} {cells:>12,}  {share:8.4%}")
-    click.echo(f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {dataset.attrs['rechecked']:,} of them twice")
+    click.echo(
+        f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {dataset.attrs['rechecked']:,} solved again in float64"
+    )
     for path in (store, output / f"{stem}.csv", *paths):
         click.echo(f"  {path}")
 
@@ -137,7 +141,7 @@ def plot(run: Path, output: Path) -> None:
 @click.option("--sample", default=2000, show_default=True, type=click.IntRange(1), help="Cells to judge.")
 @click.option("--seed", default=0, show_default=True, help="Which cells are drawn.")
 def check(run: Path, sample: int, seed: int) -> None:
-    """Judge a stored sweep by the reference solver; exit code 1 if any cell disagrees."""
+    """Judge a stored sweep by the reference solver; exit code 1 if any cell disagrees or is not computed yet."""
     from epijax.judging import judge
     from epijax.sweeps.store import open_run
 
@@ -150,7 +154,9 @@ def check(run: Path, sample: int, seed: int) -> None:
         f"{len(verdict.disagreements)} disagreements in {verdict.judged} cells judged by the reference solver; "
         f"{verdict.undecided} more are undecided"
     )
-    if verdict.disagreements:
+    if verdict.missing:
+        click.echo(f"{verdict.missing} more are not computed yet: run the command that made {run} again")
+    if verdict.disagreements or verdict.missing:
         sys.exit(1)
 
 
@@ -160,12 +166,15 @@ def main(args: list[str] | None = None) -> None:
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))  # each core a device; read when JAX is imported
     try:
         sys.exit(cli.main(args, prog_name="epijax", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        click.echo("epijax: stopped; the same command goes on from here", err=True)
+        click.echo("epijax: stopped; what is finished is kept, and the same command does the rest", err=True)
         sys.exit(1)
     except (ValueError, OSError) as error:
         _fail(str(error))
@@ -177,12 +186,14 @@ def _fail(message: str) -> None:
 
 
 def _model(name: str) -> tuple[str, Callable[..., Any]]:
-    """A built-in model, or `build` from path/to/file.py:build."""
+    """A built-in model, or `build` from path/to/file.py:build, whose every error becomes one that says where."""
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
         from epijax.models import MODELS
         from epijax.sweeps import nearest
 
+        if name.endswith(".py"):
+            raise ValueError(f"{name} is a file; name its function too, as in {name}:build")
         if name not in MODELS:
             raise ValueError(f"there is no model {name!r}; {nearest(name, MODELS)}")
         return name, MODELS[name].build
@@ -192,20 +203,66 @@ def _model(name: str) -> tuple[str, Callable[..., Any]]:
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise ValueError(f"there is no Python file {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(_blame(path, error)) from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path} has no function {function!r}")
-    return f"{Path(path).resolve()}:{function}", getattr(module, function)
+    return f"{Path(path).resolve()}:{function}", _blamed(path, getattr(module, function))
+
+
+def _blamed(path: str, build: Callable[..., Any]) -> Callable[..., Any]:
+    from functools import wraps
+
+    @wraps(build)
+    def problem(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return build(*args, **kwargs)
+        except Exception as error:
+            raise ValueError(_blame(path, error)) from error
+
+    return problem
+
+
+def _blame(path: str, error: Exception) -> str:
+    """Where in the user's file the error arose, and which it is; with advice where JAX's tracing is the cause."""
+    import traceback
+
+    from jax.errors import JAXTypeError
+
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    told = (str(error).splitlines() or [""])[0].rstrip(".")
+    advice = "; maps are traced by JAX: choose by jnp.where, not by if, and do not call float()"
+    advice = advice if isinstance(error, JAXTypeError) else ""
+    return f"{path}{'' if line is None else f', line {line}'}: {type(error).__name__}: {told}{advice}"
+
+
+def _short(name: str) -> str:
+    """A name for files: the model's, or of a user's own the function's, the file's where that is just `build`."""
+    path, _, function = name.rpartition(":")
+    return Path(path).stem if function == "build" else function
+
+
+def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"{key} is given twice; drop one {option}")
+        values[key] = value
+    return values
 
 
 def _settings(settings: tuple[str, ...]) -> dict[str, float]:
-    values = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
-        values[key.strip()] = _number(key, value)
-    return values
+    return _once(map(_setting, settings), "--set")
+
+
+def _setting(text: str) -> tuple[str, float]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
+    return key.strip(), _number(key, value)
 
 
 def _axis(text: str, size: int) -> tuple[str, Any]:
@@ -216,6 +273,8 @@ def _axis(text: str, size: int) -> tuple[str, Any]:
     if not equals or len(parts) not in (2, 3):
         raise ValueError(f"--axis takes NAME=START:STOP or NAME=START:STOP:NUM; got {text!r}")
     low, high = (_number(key, part) for part in parts[:2])
+    if not low < high:
+        raise ValueError(f"axis {key} must start below its end; got {span}")
     count = _number(key, parts[2]) if len(parts) == 3 else size
     if count != int(count) or count < 2:
         raise ValueError(f"axis {key} needs at least 2 points, a whole number; got {parts[-1]}")

@@ -8,19 +8,18 @@ import numpy as np
 import xarray as xr
 
 from epijax import reference
-from epijax.phases import LEGEND
+from epijax.phases import LEGEND, NOT_COMPUTED
 from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite
-
-UNDECIDED = ("boundary", "not_computed")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many cells were judged, how many a tie decided and so were not, and each cell that disagrees."""
+    """How many cells were judged, how many a tie decided, how many are not computed yet, and each that disagrees."""
 
     judged: int
     undecided: int
+    missing: int
     disagreements: list[str]
 
 
@@ -41,20 +40,23 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
     found = {name: _read(dataset[name], where) for name in ("phase", "rationalizable", "pure", "num_mixed")}
     axes = [dataset[name].values for name in names]
 
-    undecided, disagreements = 0, []
+    undecided, missing, disagreements = 0, 0, []
     for i, index in enumerate(where):
+        if found["phase"][i] == NOT_COMPUTED:
+            missing += 1
+            continue
         cell = {name: float(axis[k]) for name, axis, k in zip(names, axes, index, strict=True)}
         with jax.enable_x64(True):
             answer = reference_answer(build(**dataset.attrs["config"]["fixed"], **cell))
         ours = (LEGEND[int(found["phase"][i])].name, *(int(found[key][i]) for key in list(found)[1:]))
-        if answer.status == "boundary" or ours[0] in UNDECIDED:
+        if answer.status == "boundary" or ours[0] == "boundary":
             undecided += 1
             continue
         theirs = (answer.phase, _bits(answer.rationalizable), _bits(answer.pure), len(answer.mixed))
         if ours != theirs and not (ours[0] == theirs[0] == "refuted"):
             place = ", ".join(f"{name}={value:.10g}" for name, value in cell.items())
             disagreements.append(f"{place}: stored {_told(ours)}, reference {_told(theirs)}")
-    return Verdict(count - undecided, undecided, disagreements)
+    return Verdict(count - undecided - missing, undecided, missing, disagreements)
 
 
 def reference_answer(problem: Problem | FiniteProblem) -> reference.Answer:

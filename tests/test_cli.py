@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import xarray as xr
 import zarr
 
 from epijax.cli import main
+from epijax.phases import NOT_COMPUTED
 
 
 def run(capsys, *args):
@@ -155,11 +158,62 @@ def test_a_model_of_ones_own_is_a_file_and_a_function(capsys, tmp_path):
     assert "holds another sweep (source:" in err
 
 
+BROKEN = """
+import epijax as ej
+def raises(bias):
+    return 1 / 0
+def branches(bias):
+    return ej.models.sycophancy(bias if bias > 0.5 else 0.5, 0.9)
+def number(bias):
+    return 5
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "message"),
+    [
+        ("raises", ["solve", "--set", "bias=1"], "mine.py, line 4: ZeroDivisionError: division by zero"),
+        ("number", ["solve", "--set", "bias=1"], "must return a Problem or a FiniteProblem; got int"),
+        ("branches", ["phase-diagram", "--axis", "bias=0:1:4", "--axis", "x=0:1:4"], "no parameter for the axis 'x'"),
+        ("branches", ["phase-diagram", "--axis", "bias=0:1:4", "--axis", "odds=0:1:4"], "line 6: TracerBool"),
+    ],
+)
+def test_an_error_in_a_model_of_ones_own_says_where_it_is(capsys, tmp_path, monkeypatch, function, args, message):
+    monkeypatch.chdir(tmp_path)
+    source = BROKEN.replace("branches(bias)", "branches(bias, odds=0)") if "odds=0:1:4" in args else BROKEN
+    Path("mine.py").write_text(source)
+    code, _, err = run(capsys, args[0], f"mine.py:{function}", *args[1:])
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    Path("mine.py").write_text("def broken(:")
+    code, _, err = run(capsys, "solve", "mine.py:broken")
+    assert code == 2
+    assert "mine.py, line 1: SyntaxError" in err
+
+
+def test_check_does_not_pass_what_is_not_computed(capsys, job, tmp_path):
+    part = tmp_path / "part.zarr"
+    shutil.copytree(job / "deception.zarr", part)
+    phases = zarr.open_array(str(part / "phase"), mode="r+")
+    phases[:3] = NOT_COMPUTED
+    code, out, _ = run(capsys, "check", part, "--sample", "5000")
+    assert code == 1
+    assert f"{3 * phases.shape[1]} more are not computed yet" in out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["solve", "sycofancy"], "no model 'sycofancy'; the nearest is 'sycophancy'"),
         (["solve", "nowhere.py:build"], "no Python file nowhere.py"),
+        (["solve", "mine.py"], "name its function too, as in mine.py:build"),
+        (
+            ["solve", "deception", "--set", "p_caught=1", "--set", "p_caught=0"],
+            "p_caught is given twice",
+        ),
+        (["phase-diagram", "deception", "--axis", "upper=0:1", "--axis", "upper=0:1"], "upper is given twice"),
+        (["phase-diagram", "deception", "--axis", "p_caught=1:0", "--axis", "upper=0:1"], "must start below its end"),
         (["solve", "sycophancy", "--set", "p_agree=1.2", "--set", "p_honest=1"], "p_agree is 1.2; a probability must"),
         (["solve", "sycophancy", "--set", "p_agree=nan", "--set", "p_honest=1"], "p_agree is nan; a probability must"),
         (["solve", "sycophancy", "--set", "p_agree=x", "--set", "p_honest=1"], "p_agree must be a number; got 'x'"),
@@ -195,7 +249,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(capsys, tmp_path,
 def test_a_store_of_another_configuration_is_refused(capsys, job):
     code, _, err = run(capsys, "phase-diagram", "deception", "-o", job, "--size", "66")
     assert code == 2
-    assert "holds another sweep (axes: stored" in err
+    assert "holds another sweep (axes p_" in err
 
 
 def test_progress_is_a_plain_line_in_a_log_and_can_be_silenced(capsys, tmp_path, monkeypatch):

@@ -244,7 +244,7 @@ def test_another_configuration_is_refused_and_the_difference_shown(tmp_path):
     store = tmp_path / "run.zarr"
     ej.sweep("sycophancy", ODD, {"reward_agree": 2.0}, store=store)
     before = sorted(str(path) for path in store.rglob("*"))
-    with pytest.raises(ValueError, match=r"another sweep \(fixed: stored {'reward_agree': 2.0}, asked {'rew.*3.0}\)"):
+    with pytest.raises(ValueError, match=r"another sweep \(fixed reward_agree: stored 2.0, asked 3.0\)"):
         ej.sweep("sycophancy", ODD, {"reward_agree": 3.0}, store=store)
     with pytest.raises(ValueError, match="dtype: stored float32, asked float64"):
         ej.sweep("sycophancy", ODD, {"reward_agree": 2.0}, store=store, dtype="float64")

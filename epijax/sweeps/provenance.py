@@ -62,7 +62,7 @@ def _source(build: Build) -> str | None:
 def attributes_of(build: Build, config: dict[str, Any], devices: Sequence[Any]) -> dict[str, Any]:
     """Where a dataset comes from, for its attributes."""
     model = MODELS.get(config["model"]) if config["source"] is None else None
-    file = None if model else inspect.getsourcefile(build)
+    file = None if model else inspect.getsourcefile(inspect.unwrap(build))
     meaning = dict(model.meaning) if model else {}
     defaults = {
         key: parameter.default

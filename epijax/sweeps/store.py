@@ -114,10 +114,22 @@ def existing(path: Path, config: Config) -> tuple[int, ...] | None:
         raise ValueError(f"{path} exists and is not a sweep of epijax; name another place or move it away")
     if attributes["config_sha256"] != digest(config):
         stored = attributes["config"]
-        differing = sorted(key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key))
-        changes = "; ".join(f"{key}: stored {stored.get(key)}, asked {config.get(key)}" for key in differing)
-        raise ValueError(f"{path} holds another sweep ({changes}); name another place or delete it")
+        raise ValueError(f"{path} holds another sweep ({_changes(stored, config)}); name another place or delete it")
     return tuple(attributes["tile"])
+
+
+def _changes(stored: Config, asked: Config) -> str:
+    """What differs between two configurations, as deep as they are alike."""
+    told = []
+    for key in sorted(stored.keys() | asked.keys()):
+        old, new = stored.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            told += [f"{key} {inner}" for inner in filter(None, [_changes(old, new)])]
+        elif old != new and key != "sha256":
+            told.append(f"{key}: stored {old}, asked {new}")
+        elif old != new:
+            told.append("other values")
+    return "; ".join(told)
 
 
 def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], variables: dict[str, np.dtype]) -> None:

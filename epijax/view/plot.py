@@ -53,7 +53,7 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
     axes = figure.add_subplot()
     _fill(axes, across, along, codes.T, margins.T, counts)
     axes.set(xlim=(across[0], across[-1]), ylim=(along[0], along[-1]), xlabel=_label(dataset, right))
-    axes.set(ylabel=_label(dataset, up), title=str(dataset.attrs.get("model", "")).split(":")[-1].capitalize())
+    axes.set(ylabel=_label(dataset, up), title=_title(str(dataset.attrs.get("model", ""))))
     axes.set_box_aspect(1)
     axes.tick_params(width=0.6)
     total = sum(counts.values())
@@ -65,7 +65,7 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
             hatch=2 * LEGEND[code].hatch,
             label=f"{LEGEND[code].name.replace('_', ' ')}  {_percent(counts[code], total)}",
         )
-        for code in sorted(counts, key=lambda code: -counts[code])
+        for code in sorted(counts)
     ]
     legend = axes.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(1.03, 1.0), frameon=False, borderaxespad=0, title="phase"
@@ -142,6 +142,11 @@ def _fill(
                     joinstyle="round",
                 )
             )
+
+
+def _title(model: str) -> str:
+    path, _, function = model.rpartition(":")
+    return (path.split("/")[-1].removesuffix(".py") if function == "build" else function).replace("_", " ").capitalize()
 
 
 def _closed(ring: np.ndarray) -> Path:

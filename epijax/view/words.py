@@ -132,7 +132,7 @@ def _verdict(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
         unsafe = _listed(_members(problem.actions, np.array(problem.unsafe))) or "none"
         lines.append(f"Unsafe: {unsafe}.  Phase: {entry.name} ({entry.meaning}).")
     sentence = Status(int(solution.status)).sentence
-    return [*lines, f"Margin: {float(solution.margin):.6g} of the scale.  Status: {sentence}."]
+    return [*lines, f"Margin: {float(solution.margin):.6g} of the largest payoff or divergence.  Status: {sentence}."]
 
 
 def _members(names: tuple[str, ...], mask) -> list[str]:

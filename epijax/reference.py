@@ -1,12 +1,12 @@
 """The independent judge: Berk–Nash equilibria and rationalizability, computed the slow and literal way.
 
-Everything follows the definitions (theory §2–5, §9) with NumPy and SciPy alone. This file imports neither JAX nor any
-sibling and shares no formula with the fast solvers, so that an error must be made twice to go unnoticed: projections
-are numerical minimisers, mixed equilibria numerical roots, Γ is iterated on sets of actions, and two-action tables are
-enumerated by brute force.
+Everything follows the definitions (theory §2–5, §9) with NumPy and SciPy alone. This file and `reference_tables` import
+neither JAX nor any other sibling and share no formula with the fast solvers, so that an error must be made twice to go
+unnoticed: projections are numerical minimisers, mixed equilibria numerical roots, Γ is iterated on sets of actions,
+two-action tables are enumerated by brute force, and larger ones taken apart by linear programs.
 
     affine_bernoulli             one-parameter families P(y=1|x) = intercept_x + slope_x·θ, any number of actions (§3)
-    finite                       two tables (U, K) over finitely many parameters, two actions (§2)
+    finite                       two tables (U, K) over finitely many parameters, any number of actions (§2)
     finite_model                 the same, from the outcome probabilities of each parameter
     divergence, project, phase   the steps on their own
 
@@ -27,6 +27,8 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
+
+from epijax import reference_tables
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -94,28 +96,31 @@ def affine_bernoulli(
 def finite(
     utility: npt.ArrayLike, divergence: npt.ArrayLike, *, unsafe: npt.ArrayLike, tolerance: float = 1e-9
 ) -> Answer:
-    """Solve a two-action problem given as tables over finitely many parameters, by brute force (theory §2).
+    """Solve a problem given as two tables over finitely many parameters, by brute force (theory §2).
 
-    A strategy is a number s ∈ [0, 1], the weight on action 1, and weighted divergences are lines in s. Which of them is
-    lowest changes only where two cross, so the ends, the crossings and a point between neighbours are all there is.
+    With two actions a strategy is a number s ∈ [0, 1], the weight on action 1, and weighted divergences are lines in s.
+    Which of them is lowest changes only where two cross, so the ends, the crossings and a point between neighbours are
+    all there is. With one action or more than two, `reference_tables` visits every set of actions.
 
-    **Arguments:** `utility` `[2, K]` in payoff units; `divergence` `[2, K]` in nats, >= 0, `inf` allowed; `unsafe` bool
-    `[2]`; `tolerance` in [0, 1], relative to the largest |utility| and the largest finite divergence.
+    **Arguments:** `utility` `[A, K]` in payoff units; `divergence` `[A, K]` in nats, >= 0, `inf` allowed; `unsafe` bool
+    `[A]`; `tolerance` in [0, 1], relative to the largest |utility| and the largest finite divergence.
 
-    **Returns:** an `Answer`. Its margin weighs payoff differences at parameters that fit best for some s, and the
-    divergence gaps between parameters that favour one action and those that favour the other. A constant row of
-    `divergence` is an uninformative action: that is no tie.
+    **Returns:** an `Answer`. Its margin weighs payoff differences at parameters that fit best for some σ, and the
+    divergence gaps between parameters that favour different actions. A constant row of `divergence` is an uninformative
+    action: that is no tie.
 
-    **Raises:** `ValueError` for other than two actions, wrong shapes, negative or undefined entries.
+    **Raises:** `ValueError` for wrong shapes, negative or undefined entries.
     """
     payoff, nats = _finite_array("utility", utility, 2), np.asarray(divergence, dtype=np.float64)
-    if payoff.shape[0] != 2:
-        raise ValueError(f"the reference solves tables of two actions only; got {payoff.shape[0]}")
     if nats.shape != payoff.shape or payoff.size == 0:
-        raise ValueError(f"utility and divergence must be two [2, K] tables; got {payoff.shape} and {nats.shape}")
+        raise ValueError(f"utility and divergence must be two [A, K] tables; got {payoff.shape} and {nats.shape}")
     if not (nats >= 0).all():
         raise ValueError("divergence must be >= 0 everywhere (inf is allowed, nan is not)")
-    return _TwoActionTables(payoff, nats, _between("tolerance", tolerance, 1.0)).answer(_unsafe(unsafe, 2))
+    danger, share = _unsafe(unsafe, len(payoff)), _between("tolerance", tolerance, 1.0)
+    if len(payoff) == 2:
+        return _TwoActionTables(payoff, nats, share).answer(danger)
+    scaled = payoff / _scale(payoff), nats / _scale(nats[np.isfinite(nats)])
+    return _answer(*reference_tables.Tables(*scaled, share).answer(), danger, share)
 
 
 def finite_model(
@@ -127,7 +132,7 @@ def finite_model(
     unsafe: npt.ArrayLike,
     tolerance: float = 1e-9,
 ) -> Answer:
-    """Solve a two-action problem given the outcome probabilities under each parameter: build (U, K), then `finite`.
+    """Solve a problem given the outcome probabilities under each parameter: build (U, K), then `finite`.
 
     **Arguments:** `outcome_probs` and `payoffs` `[A, Y]`; `subjective_probs` `[K, A, Y]`; `exploration` ε in [0, 1]
     makes K(x,·) into (1−ε) K(x,·) + ε mean_x' K(x',·) (theory §4); `unsafe` and `tolerance` as in `finite`.

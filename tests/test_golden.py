@@ -2,16 +2,15 @@
 
 import jax
 import numpy as np
-import pytest
 
 import epijax as ej
 
 
 def strategies_of(solution: ej.Solution) -> np.ndarray:
-    """All equilibrium strategies that a solution lists, pure and mixed, in lexical order, `[m, 2]`."""
+    """All equilibrium strategies that a solution lists, pure and mixed, in lexical order, `[m, A]`."""
     mixed = np.asarray(solution.mixed)[: int(solution.num_mixed)]
-    both = np.concatenate([np.eye(2)[np.asarray(solution.pure)], mixed])
-    return both[np.lexsort(both.T)]
+    both = np.concatenate([np.eye(solution.num_actions)[np.asarray(solution.pure)], mixed])
+    return both[np.lexsort(both.round(9).T)]
 
 
 _solve = jax.jit(ej.solve)
@@ -65,9 +64,17 @@ def test_single_precision_is_right_or_says_that_it_cannot_decide(golden):
             np.testing.assert_allclose(strategies_of(solution), expected[np.lexsort(expected.T)], rtol=0, atol=1e-5)
 
 
-def test_more_than_two_actions_are_refused(golden):
+def test_more_than_two_actions(golden):
+    """Sets of every kind, equilibria of the regular ones; what is solved has no tie, what has one is `boundary`."""
     larger = [entry for entry in golden if len(entry["utility"]) > 2]
     assert larger
     for entry in larger:
-        with pytest.raises(ValueError, match=rf"2 actions so far; got {len(entry['utility'])}\. A one-parameter model"):
-            ej.solve(ej.FiniteProblem(entry["utility"], entry["divergence"]))
+        solution = solve(entry)
+        assert masks_are_right(solution, entry), entry
+        assert solution.status in (ej.Status.SOLVED, ej.Status.BOUNDARY), entry
+        if entry["kind"] in ("regular", "dominated", "uninformative"):
+            assert (solution.status == ej.Status.SOLVED) == (entry["margin"] > 0), entry
+        if entry["kind"] == "regular":
+            expected, found = np.array(entry["equilibria"]), strategies_of(solution)
+            assert found.shape == expected.shape, entry
+            np.testing.assert_allclose(found, expected[np.lexsort(expected.round(9).T)], rtol=0, atol=1e-9)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from epijax.many_actions import count_bases
 from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
@@ -19,6 +20,7 @@ from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
+from epijax.tables import tabulate
 
 TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs little, 128 MiB at most
 
@@ -62,7 +64,7 @@ def sweep(
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.axes), list(fixed))
     problem, unsafe = _corner_problem(build, fixed, grid)
-    grid = make_grid(axes, TILE_CELLS // _work(problem), TILE_SIDE)
+    grid = make_grid(axes, max(64, TILE_CELLS // _work(problem)), TILE_SIDE)
     config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe)
     path = None if store is None else Path(store)
 
@@ -150,10 +152,12 @@ def _corner_problem(
 
 
 def _work(problem: Problem | FiniteProblem) -> int:
-    """Roughly how much longer a cell takes than one of a closed form: tables take a pass for each parameter."""
-    if isinstance(problem, FiniteProblem):
-        return problem.utility.shape[1]
-    return len(problem.model.outcome_probs) if isinstance(problem.model, Finite) else 1
+    """Roughly how much more a cell takes than one of a closed form, of time and of memory."""
+    if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
+        return 1
+    tables = tabulate(problem) if isinstance(problem, Problem) else problem
+    num_actions, num = tables.utility.shape
+    return num if num_actions == 2 else num * count_bases(num_actions, num)
 
 
 def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:

@@ -228,7 +228,8 @@ def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Arra
 def _compact(found: Vertices, num_actions: int) -> tuple[Vertices, Bool[Array, ""]]:
     """The vertices that exist, in as many rows as there may be; and whether there were more."""
     num = found.ties.shape[1]
-    room = min(len(found.exists), num_actions * num + (1 << num_actions))
+    # random tables had a third to two thirds of this for four actions and more
+    room = min(len(found.exists), num_actions * num * 2 ** max(0, num_actions - 4) + 2**num_actions)
     (index,) = jnp.nonzero(found.exists, size=room, fill_value=len(found.exists))
     some = jax.tree.map(lambda leaf: leaf.at[index].get(mode="fill", fill_value=0), found)
     return some, jnp.sum(found.exists) > room

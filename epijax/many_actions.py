@@ -206,6 +206,8 @@ def _on_face(
 def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Array, "*M"]], Bool[Array, "*M"]]:
     """The weights that sum to one and solve n−1 homogeneous equations, by cofactors; and whether one set alone does."""
     n = len(equations) + 1
+    sizes = [reduce(jnp.maximum, [jnp.abs(entry) for entry in row]) for row in equations]
+    equations = [[entry / _positive(size) for entry in row] for row, size in zip(equations, sizes, strict=True)]
     minors: dict[tuple[int, ...], Array | float] = {(): 1.0}
     for k, row in enumerate(equations):
         minors = {
@@ -346,5 +348,5 @@ def _mixed(
     return mixed, jnp.sum(new).astype(jnp.int32), jnp.min(jnp.where(several & first, slack, jnp.inf))
 
 
-def _positive(scale: Float[Array, ""]) -> Float[Array, ""]:
+def _positive(scale: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(scale > 0, scale, 1)

@@ -156,6 +156,19 @@ def test_single_precision_is_right_or_says_that_it_cannot_decide():
         np.testing.assert_array_equal(getattr(single, name)[both], getattr(double, name)[both], err_msg=name)
 
 
+def test_small_differences_are_not_taken_for_none():
+    """Divergences that differ by a thousandth of their size, in float32: right, or undecided."""
+    utility, divergence = draw(8, 300, 3, 4)
+    utility, divergence = utility.astype(np.float32), (1 + 1e-3 * divergence).astype(np.float32)
+    double = solve_all(utility.astype(float), divergence.astype(float))
+    with jax.enable_x64(False):
+        single = solve_all(utility, divergence)
+    both = (single.status == SOLVED) & (double.status == SOLVED)
+    assert both.mean() > 0.3
+    for name in ("rationalizable", "pure", "strict", "num_mixed"):
+        np.testing.assert_array_equal(getattr(single, name)[both], getattr(double, name)[both], err_msg=name)
+
+
 def test_one_cell_and_a_batch_agree():
     utility, divergence = draw(7, 3, 3, 4)
     for cell, u, d in zip(cells_of(solve_all(utility, divergence)), utility, divergence, strict=True):

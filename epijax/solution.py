@@ -69,7 +69,7 @@ class Solution(eqx.Module):
         return _mask(self.strict_bits, self.num_actions)
 
 
-def bits(members: list) -> UInt[Array, ""]:
+def bits(members: list) -> UInt[Array, "*cells"]:
     """The set of the actions i whose `members[i]` is true, as bits."""
     total = jnp.uint32(0)
     for i, member in enumerate(members):

@@ -9,12 +9,48 @@ answers everything: where f ≥ 0 some best-fitting belief justifies action 0, w
 where f = 0 a belief between them makes the agent indifferent.
 """
 
+from functools import partial, reduce
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from epijax.cells import cells_last, every_one, fold, in_pieces, least, most, some
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
+
+_NUMBERS_AT_ONCE = 1 << 14  # parameters times cells, so that the tables of these cells stay in the cache
+
+
+class Tables(NamedTuple):
+    """Scaled, the parameters first and the cells last."""
+
+    gain: Float[Array, "K *cells"]  # of action 1 over action 0
+    divergence: Float[Array, "2 K *cells"]
+    survives: Bool[Array, "K *cells"]  # whether full-support play does not refute it
+    favours: tuple[Bool[Array, "K *cells"], Bool[Array, "K *cells"]]  # action 1, action 0
+
+
+class Line(NamedTuple):
+    """The line of a parameter, K(s, θ) = start + slope·s."""
+
+    start: Float[Array, "*cells"]
+    slope: Float[Array, "*cells"]
+
+
+class Walk(NamedTuple):
+    """Where a walk along both envelopes from s = 0 to 1 has come to, and what it has seen on its way."""
+
+    share: Float[Array, "*cells"]
+    lines: tuple[Line, ...]  # the lowest of those that favour action 1, and of those that favour action 0
+    gap: Float[Array, "*cells"]  # f here
+    before: Float[Array, "*cells"]  # f at the vertex before
+    highest: Float[Array, "*cells"]  # of f where it is attained
+    lowest: Float[Array, "*cells"]
+    slack: Float[Array, "*cells"]
+    mixed: Float[Array, "E *cells"]  # shares of action 1 in mixed equilibria
+    num_mixed: Int[Array, "*cells"]
 
 
 def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
@@ -35,151 +71,228 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
 
     Source: theory §2–§3; [EP16], [EP25].
     """
-    finite = jnp.isfinite(tables.divergence)
-    level = jnp.where(finite, tables.divergence, 0)
-    divergence = jnp.where(finite, level / _positive(-_least(-level.ravel())), jnp.inf)
-    gain = (tables.utility[1] - tables.utility[0]) / _positive(-_least(-jnp.abs(tables.utility).ravel()))
-    favours = gain >= -tolerance, gain <= tolerance  # action 1, action 0
-
-    survives = finite[0] & finite[1]  # the parameters that full-support play does not refute
-    start = jnp.where(survives, divergence[0], 0)
-    end = jnp.where(survives, divergence[1], 0)
-    walks = [_vertices(start, end, survives & side) for side in favours]
-    share = jnp.sort(jnp.concatenate(walks))
-    fits = jnp.where(survives, (1 - share[:, None]) * start + share[:, None] * end, jnp.inf)
-    best = [_least(jnp.where(side, fits, jnp.inf)) for side in favours]
-    gap = _difference(best[0], best[1])
-    ends = [_difference(*(_least(jnp.where(side, divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
-    limits = gap[0], gap[-1]  # towards the ends, where refuted parameters drop out: themselves not attained
-    width = share[1:] - share[:-1]
-    middles = jnp.where(width > 0, (gap[1:] + gap[:-1]) / 2, jnp.nan)
-    attained = jnp.concatenate([jnp.stack(ends), jnp.where((share > 0) & (share < 1), gap, jnp.nan), middles])
-    mixed, num_mixed = _indifferent(share, gap, tolerance, tables.utility.shape[1])
-    uninformative = [jnp.all(row == row[0]) for row in divergence]
-    margin = jnp.minimum(
-        _fit_slack(share, gap, ends, uninformative, tolerance), _payoff_slack(gain, divergence, fits, tolerance)
+    forms = [partial(_solve, tolerance, differentiable) for differentiable in (False, True)]
+    kept, pure, strict, mixed, num_mixed, margin, refuted, priced = cells_last(*forms)(
+        tables.utility, tables.divergence
     )
     return conclude(
-        rationalizable=bits(
-            [
-                jnp.any(attained >= -tolerance) | (jnp.maximum(*limits) > tolerance),
-                jnp.any(attained <= tolerance) | (jnp.minimum(*limits) < -tolerance),
-            ]
-        ),
-        pure=bits([ends[0] >= -tolerance, ends[1] <= tolerance]),
-        strict=bits([ends[0] > tolerance, ends[1] < -tolerance]),
-        mixed=mixed,
+        rationalizable=kept,
+        pure=pure,
+        strict=strict,
+        mixed=jnp.stack([1 - mixed, mixed], axis=-1),
         num_mixed=num_mixed,
         margin=margin,
-        status=verdict(margin, tolerance, ~jnp.any(survives), tables.is_valid() & valid),
+        status=verdict(margin, tolerance, refuted, priced & valid),
     )
 
 
-def _vertices(start: Float[Array, "K"], end: Float[Array, "K"], lines: Bool[Array, "K"]) -> Float[Array, "K+1"]:
-    """The shares s at which the lower envelope of some lines turns, 0 and 1 among them; padded with 1.
-
-    Walks from s = 0 along the lowest line to the first crossing with a flatter one, then along that one.
-    """
-    slope = end - start
-
-    def lowest(height, among):
-        """Of the lines among these that are lowest, the one that falls fastest."""
-        low = among & (height == jnp.min(jnp.where(among, height, jnp.inf)))
-        return jnp.argmin(jnp.where(low, slope, jnp.inf))
-
-    def turn(state, _):
-        share, current = state
-        fall = slope[current] - slope
-        flatter = lines & (fall > 0)
-        crossing = jnp.where(flatter, (start - start[current]) / jnp.where(flatter, fall, 1), jnp.inf)
-        nearest = jnp.clip(_least(crossing), share, 1)
-        current = jnp.where(nearest < 1, lowest(crossing, flatter), current)
-        return (nearest, current), nearest
-
-    first = lowest(start, lines)
-    zero = jnp.zeros((), start.dtype)
-    _, turns = jax.lax.scan(turn, (zero, first), length=start.shape[0] - 1)
-    return jnp.concatenate([zero[None], turns, jnp.ones(1, start.dtype)])
+def _solve(
+    tolerance: float, differentiable: bool, utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *cells"]
+) -> tuple:
+    num, *cells = jnp.broadcast_shapes(utility.shape, divergence.shape)[1:]
+    tables = (jnp.broadcast_to(t, (2, num, *cells)) for t in (utility, divergence))
+    some_cells = partial(_solve_cells, tolerance, differentiable)
+    return in_pieces(some_cells, tuple(tables), tuple(cells), max(16, _NUMBERS_AT_ONCE // num))
 
 
-def _indifferent(
-    share: Float[Array, "V"], gap: Float[Array, "V"], tolerance: float, rows: int
-) -> tuple[Float[Array, "E 2"], Int[Array, ""]]:
-    """The zeros of f inside (0, 1), and the ends of its stretches of zeros, as strategies; and how many there are.
+def _solve_cells(tolerance: float, differentiable: bool, given: tuple[Array, Array]) -> tuple:
+    """The sets as bits, the shares of action 1 in mixed equilibria, their number, the margin, whether full support
+    refutes all parameters, and whether the tables make a problem."""
+    utility, divergence = given
+    num = utility.shape[1]
+    priced = every_one(jnp.isfinite(utility).reshape(2 * num, *utility.shape[2:]))
+    priced &= every_one((divergence >= 0).reshape(2 * num, *utility.shape[2:]))
+    tables = _scaled(utility, divergence, tolerance)
+    gain, divergence, survives, favours = tables
+    ends = [_difference(*(least(jnp.where(side, divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
+    uninformative = [every_one(row == row[0]) for row in divergence]
+    start = jnp.where(survives, divergence[0], 0)
+    slope = jnp.where(survives, divergence[1], 0) - start
 
-    Shares within `tolerance` of one another are one.
-    """
-    gap = _level(gap)
-    sign = jnp.where(jnp.abs(gap) <= tolerance, 0, jnp.sign(gap))
-    width = share[1:] - share[:-1]
-    crosses = (sign[1:] * sign[:-1] < 0) & (width > 0)
-    rise = jnp.where(crosses, gap[1:] - gap[:-1], 1)
-    zeros = jnp.where(crosses, share[:-1] - width * gap[:-1] / rise, jnp.inf)
-    inside = (share > tolerance) & (share < 1 - tolerance)
-    before, after = jnp.roll(sign, 1), jnp.roll(sign, -1)
-    touches = jnp.where((sign == 0) & inside & ((before != 0) | (after != 0)), share, jnp.inf)
-    found = jnp.sort(jnp.concatenate([zeros, touches]))
-    new = jnp.isfinite(found) & (jnp.diff(found, prepend=-1.0) > tolerance)
-    found = jnp.sort(jnp.where(new, found, jnp.inf))[:rows]
-    found = jnp.where(jnp.isfinite(found), found, jnp.nan)
-    return jnp.stack([1 - found, found], axis=-1), jnp.sum(new).astype(jnp.int32)
+    def turn(walk: Walk) -> Walk:
+        return _turn(tables, Line(start, slope), walk, tolerance, uninformative[0] & uninformative[1])
+
+    zero = jnp.zeros_like(gain[0])
+    outset = _gap(tables, zero)
+    first = tuple(_lowest(jnp.where(survives & side, start, jnp.inf), start, slope)[1] for side in favours)
+    walk = Walk(
+        share=zero,
+        lines=first,
+        gap=outset,
+        before=outset,
+        highest=_higher(*ends),
+        lowest=_lower(*ends),
+        slack=_payoff_slack(tables, zero, tolerance),
+        mixed=jnp.full((num, *zero.shape), jnp.nan, zero.dtype),
+        num_mixed=jnp.zeros(zero.shape, jnp.int32),
+    )
+    if differentiable:
+        walk, _ = jax.lax.scan(lambda walk, _: (turn(walk), None), walk, length=2 * num - 1)
+    else:
+        walk = jax.lax.while_loop(lambda walk: jnp.any(walk.share < 1), turn, walk)
+    # towards the ends, where refuted parameters drop out, f has limits that it does not attain
+    limits = outset, walk.gap
+    at_ends = [_payoff_slack_of(gain, row, tolerance) for row in divergence]
+    at_ends += [jnp.where(uninformative[x], jnp.inf, _lower(jnp.abs(ends[x]), jnp.abs(limits[x]))) for x in (0, 1)]
+    return (
+        bits(
+            [
+                (walk.highest >= -tolerance) | (_higher(*limits) > tolerance),
+                (walk.lowest <= tolerance) | (_lower(*limits) < -tolerance),
+            ]
+        ),
+        bits([ends[0] >= -tolerance, ends[1] <= tolerance]),
+        bits([ends[0] > tolerance, ends[1] < -tolerance]),
+        walk.mixed,
+        walk.num_mixed,
+        reduce(_lower, at_ends, walk.slack),
+        ~some(survives),
+        priced,
+    )
 
 
-def _fit_slack(
-    share: Float[Array, "V"],
-    gap: Float[Array, "V"],
-    ends: list,
-    uninformative: list,
+def _scaled(utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *cells"], tolerance: float) -> Tables:
+    finite = jnp.isfinite(divergence)
+    level = jnp.where(finite, divergence, 0)
+    largest = most(_higher(level[0], level[1]))
+    gain = (utility[1] - utility[0]) / _positive(most(_higher(*jnp.abs(utility))))
+    return Tables(
+        gain=gain,
+        divergence=jnp.where(finite, level / _positive(largest), jnp.inf),
+        survives=finite[0] & finite[1],
+        favours=(gain >= -tolerance, gain <= tolerance),
+    )
+
+
+def _turn(
+    tables: Tables, all_lines: Line, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]
+) -> Walk:
+    """On to the next vertex of either envelope: where a flatter line crosses the lowest one."""
+    crossings = [
+        _next(all_lines, line, tables.survives & side) for line, side in zip(walk.lines, tables.favours, strict=True)
+    ]
+    share = jnp.clip(_lower(crossings[0][0], crossings[1][0]), walk.share, 1)
+    lines = tuple(
+        Line(*(jnp.where((at <= share) & (share < 1), new, old) for new, old in zip(to, line, strict=True)))
+        for (at, to), line in zip(crossings, walk.lines, strict=True)
+    )
+    moves = share > walk.share
+    width = share - walk.share
+    gap = _gap(tables, share)
+    middle = (walk.gap + gap) / 2
+    inside = (walk.share > 0) & (walk.share < 1)
+
+    levels = [_level(g) for g in (walk.before, walk.gap, gap)]
+    signs = [jnp.where(jnp.abs(g) <= tolerance, 0, jnp.sign(g)) for g in levels]
+    # A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does,
+    # and where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
+    turns = (levels[1] - levels[0]) * (levels[2] - levels[1]) <= 0
+    steepest = _higher(jnp.abs(walk.gap), jnp.abs(gap))
+    along = (width > tolerance) & (steepest <= tolerance) & ~teaches_nothing
+    slacks = [
+        jnp.where(turns & inside, jnp.abs(walk.gap), jnp.inf),
+        jnp.where(along, steepest, jnp.inf),
+        _payoff_slack(tables, share, tolerance),
+        _payoff_slack(tables, walk.share + width / 2, tolerance),
+    ]
+    clear = (walk.share > tolerance) & (walk.share < 1 - tolerance)
+    touches = (signs[1] == 0) & clear & ((signs[0] != 0) | (signs[2] != 0))
+    crosses = signs[1] * signs[2] < 0
+    fall = jnp.where(crosses, levels[1] - levels[2], 1)
+    mixed, num_mixed = walk.mixed, walk.num_mixed
+    for exists, at in ((touches, walk.share), (crosses, walk.share + width * levels[1] / fall)):
+        mixed, num_mixed = _listed(mixed, num_mixed, moves & exists, at, tolerance)
+    attained = moves & (share < 1)
+    return Walk(
+        share=share,
+        lines=lines,
+        gap=gap,
+        before=jnp.where(moves, walk.gap, walk.before),
+        highest=reduce(_higher, [jnp.where(attained, gap, -jnp.inf), jnp.where(moves, middle, -jnp.inf)], walk.highest),
+        lowest=reduce(_lower, [jnp.where(attained, gap, jnp.inf), jnp.where(moves, middle, jnp.inf)], walk.lowest),
+        slack=reduce(_lower, [jnp.where(moves, slack, jnp.inf) for slack in slacks], walk.slack),
+        mixed=mixed,
+        num_mixed=num_mixed,
+    )
+
+
+def _next(lines: Line, current: Line, among: Bool[Array, "K *cells"]) -> tuple[Float[Array, "*cells"], Line]:
+    """Where the first of some flatter lines crosses the current one, and that line."""
+    fall = current.slope - lines.slope
+    flatter = among & (fall > 0)
+    crossing = jnp.where(flatter, (lines.start - current.start) / jnp.where(flatter, fall, 1), jnp.inf)
+    return _lowest(crossing, lines.start, lines.slope)
+
+
+def _lowest(
+    height: Float[Array, "K *cells"], start: Float[Array, "K *cells"], slope: Float[Array, "K *cells"]
+) -> tuple[Float[Array, "*cells"], Line]:
+    """The least height, and of the lines that have it the one that falls fastest."""
+
+    def better(one: tuple, other: tuple) -> Bool[Array, "..."]:
+        return (one[0] < other[0]) | ((one[0] == other[0]) & (one[2] < other[2]))
+
+    height, start, slope = fold(better, (height, start, slope))
+    return height, Line(start, slope)
+
+
+def _fits(tables: Tables, share: Float[Array, "*cells"]) -> Float[Array, "K *cells"]:
+    """K(s, ·) of the parameters that survive."""
+    start, end = (jnp.where(tables.survives, row, 0) for row in tables.divergence)
+    return jnp.where(tables.survives, start + share * (end - start), jnp.inf)
+
+
+def _gap(tables: Tables, share: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
+    """f where both actions are played."""
+    fits = _fits(tables, share)
+    return _difference(*(least(jnp.where(side, fits, jnp.inf)) for side in tables.favours))
+
+
+def _payoff_slack(tables: Tables, share: Float[Array, "*cells"], tolerance: float) -> Float[Array, "*cells"]:
+    return _payoff_slack_of(tables.gain, _fits(tables, share), tolerance)
+
+
+def _payoff_slack_of(
+    gain: Float[Array, "K *cells"], fits: Float[Array, "K *cells"], tolerance: float
+) -> Float[Array, "*cells"]:
+    """How clearly some best fit justifies action 1, and some action 0, or none does."""
+    fitting = fits <= least(fits) + tolerance
+    leads = most(jnp.where(fitting, gain, -jnp.inf)), least(jnp.where(fitting, gain, jnp.inf))
+    return _lower(*map(jnp.abs, leads))
+
+
+def _listed(
+    mixed: Float[Array, "E *cells"],
+    count: Int[Array, "*cells"],
+    exists: Bool[Array, "*cells"],
+    share: Float[Array, "*cells"],
     tolerance: float,
-) -> Float[Array, ""]:
-    """The least |f| at an end, at a peak or trough of f, or along a stretch that ties.
-
-    A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does, and
-    where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
-    """
-    slack = jnp.array(jnp.inf, gap.dtype)
-    for x, edge in ((0, 0), (1, -1)):
-        at_end = jnp.minimum(jnp.abs(ends[x]), jnp.abs(gap[edge]))
-        slack = jnp.minimum(slack, jnp.where(uninformative[x], jnp.inf, at_end))
-    level = _level(gap)
-    turns = (level[1:-1] - level[:-2]) * (level[2:] - level[1:-1]) <= 0
-    inside = (share[1:-1] > 0) & (share[1:-1] < 1)
-    slack = jnp.minimum(slack, _least(jnp.where(turns & inside, jnp.abs(gap[1:-1]), jnp.inf)))
-    highest = jnp.maximum(jnp.abs(gap[1:]), jnp.abs(gap[:-1]))
-    ties_along = (share[1:] - share[:-1] > tolerance) & (highest <= tolerance) & ~(uninformative[0] & uninformative[1])
-    return jnp.minimum(slack, _least(jnp.where(ties_along, highest, jnp.inf)))
+) -> tuple[Float[Array, "E *cells"], Int[Array, "*cells"]]:
+    """The list with one more share, unless it lies within `tolerance` of the last."""
+    rows = jnp.arange(len(mixed)).reshape(-1, *(1,) * share.ndim)
+    again = some((rows == count - 1) & (share - mixed <= tolerance))
+    new = exists & ~again
+    return jnp.where((rows == count) & new, share, mixed), count + new.astype(jnp.int32)
 
 
-def _payoff_slack(
-    gain: Float[Array, "K"], divergence: Float[Array, "2 K"], fits: Float[Array, "V K"], tolerance: float
-) -> Float[Array, ""]:
-    """The least, over σ, of how clearly some best fit justifies action 1, and some action 0, or none does.
-
-    What fits best changes at the vertices; between them it is fewer parameters, which can be less clear.
-    """
-    everywhere = jnp.concatenate([divergence, fits, (fits[1:] + fits[:-1]) / 2])
-    fitting = everywhere <= jnp.min(everywhere, axis=1, keepdims=True) + tolerance
-    leads = [-_least(jnp.where(fitting, -gain, jnp.inf)), _least(jnp.where(fitting, gain, jnp.inf))]
-    return _least(jnp.minimum(*map(jnp.abs, leads)))
-
-
-def _level(gap: Float[Array, "V"]) -> Float[Array, "V"]:
+def _level(gap: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
     """f, or 0 throughout where one side has no parameter that fits at all: it is infinite there and never turns."""
     return jnp.where(jnp.isfinite(gap), gap, 0)
 
 
-def _difference(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+def _difference(a: Float[Array, "*cells"], b: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
     """a − b, with ∞ − ∞ = 0 for the σ that refute every parameter."""
     return jnp.where(jnp.isinf(a) & jnp.isinf(b), 0, a - jnp.where(jnp.isinf(a), 0, b))
 
 
-def _least(values: Float[Array, "... N"]) -> Float[Array, "..."]:
-    """The minimum over the last axis, whose derivative is that of the entry it is.
-
-    That of `jnp.min` asks which entries equal it, and a compiler that rounds the two differently finds none.
-    """
-    return jnp.take_along_axis(values, jnp.argmin(values, axis=-1, keepdims=True), axis=-1)[..., 0]
+def _lower(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """The lesser, whose derivative is that of one of the two."""
+    return jnp.where(a < b, a, b)
 
 
-def _positive(scale: Float[Array, ""]) -> Float[Array, ""]:
+def _higher(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    return jnp.where(a > b, a, b)
+
+
+def _positive(scale: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
     return jnp.where(scale > 0, scale, 1)

@@ -1,0 +1,120 @@
+"""Batches of cells laid out last, so that each operation of a table solver runs along many cells at once.
+
+`vmap` puts its axis first. Actions and parameters are then the innermost loops, too short for a processor's vectors;
+with the cells innermost the same arithmetic takes a tenth of the time or less.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Shaped
+
+
+def cells_last(solve: Callable, differentiable: Callable) -> Callable:
+    """A solver of one cell, whose `vmap` adds an axis of cells behind all others instead of before them.
+
+    What does not depend on an axis has size one there, so that it is computed once for all cells that share it.
+
+    **Arguments:** `solve`, from arrays `[..., *cells]` to a tree of arrays `[..., *cells]`; `differentiable`, the same
+    in a form that reverse differentiation can take.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def batched(*arguments: Array) -> Any:
+        return solve(*arguments)
+
+    @batched.def_vmap
+    def _(size: int, is_batched: list[bool], *arguments: Array) -> tuple[Any, Any]:
+        del size
+        moved = [
+            jnp.moveaxis(argument, 0, -1) if own else argument[..., None]
+            for argument, own in zip(arguments, is_batched, strict=True)
+        ]
+        answers = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), batched(*moved))
+        return answers, jax.tree.map(lambda _: True, answers)
+
+    @jax.custom_jvp
+    def solver(*arguments: Array) -> Any:
+        return batched(*arguments)
+
+    @solver.defjvp
+    def _(primals: tuple, tangents: tuple) -> tuple:
+        return jax.jvp(differentiable, primals, tangents)
+
+    return solver
+
+
+def in_pieces(function: Callable, arguments: Any, cells: tuple[int, ...], at_once: int) -> Any:
+    """`function` of arrays `[..., *cells]`, taken in pieces of some of these axes, so that it stays in the cache.
+
+    **Arguments:** `arguments`, a tree of arrays, each axis of cells of full size or one; `cells`, their sizes, one for
+    an axis that is not to be taken in pieces; `at_once`, the number of cells in a piece.
+    """
+    count = len(cells)
+    if prod(cells) <= at_once:
+        return function(arguments)
+    axis = cells.index(max(cells))
+    step = max(1, at_once * cells[axis] // prod(cells))
+    smaller = (*cells[:axis], step, *cells[axis + 1 :])
+
+    def piece(start: Array) -> Any:
+        def part(leaf: Array) -> Array:
+            at = leaf.ndim - count + axis
+            return leaf if leaf.shape[at] == 1 else jax.lax.dynamic_slice_in_dim(leaf, start, step, at)
+
+        return in_pieces(function, jax.tree.map(part, arguments), smaller, at_once)
+
+    def place(i: Array, answers: Any) -> Any:
+        start = jnp.minimum(i * step, cells[axis] - step)
+
+        def put(whole: Array, part: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(whole, part, start, whole.ndim - count + axis)
+
+        return jax.tree.map(put, answers, piece(start))
+
+    def blank(leaf: jax.ShapeDtypeStruct) -> Array:
+        at = leaf.ndim - count + axis
+        return jnp.zeros((*leaf.shape[:at], cells[axis], *leaf.shape[at + 1 :]), leaf.dtype)
+
+    answers = jax.tree.map(blank, jax.eval_shape(piece, jax.ShapeDtypeStruct((), jnp.int32)))
+    return jax.lax.fori_loop(0, -(-cells[axis] // step), place, answers)
+
+
+def fold(better: Callable, arrays: tuple[Shaped[Array, "N *rest"], ...]) -> tuple[Shaped[Array, "*rest"], ...]:
+    """Arrays reduced along their first axis together, by halves: of two entries, that which `better` says."""
+    while (length := len(arrays[0])) > 1:
+        half = (length + 1) // 2
+        one, other = tuple(a[:half] for a in arrays), tuple(a[length - half :] for a in arrays)
+        first = better(one, other)
+        arrays = tuple(jnp.where(first, a, b) for a, b in zip(one, other, strict=True))
+    return tuple(a[0] for a in arrays)
+
+
+def least(values: Shaped[Array, "N *rest"]) -> Shaped[Array, "*rest"]:
+    """The minimum along the first axis, whose derivative is that of one entry that attains it."""
+    return fold(lambda one, other: one[0] < other[0], (values,))[0]
+
+
+def most(values: Shaped[Array, "N *rest"]) -> Shaped[Array, "*rest"]:
+    """The maximum along the first axis."""
+    return fold(lambda one, other: one[0] > other[0], (values,))[0]
+
+
+def some(mask: Bool[Array, "N *rest"]) -> Bool[Array, "*rest"]:
+    """Whether any is true along the first axis."""
+    return _halved(jnp.logical_or, mask)
+
+
+def every_one(mask: Bool[Array, "N *rest"]) -> Bool[Array, "*rest"]:
+    """Whether all are true along the first axis."""
+    return _halved(jnp.logical_and, mask)
+
+
+def _halved(combine: Callable, mask: Bool[Array, "N *rest"]) -> Bool[Array, "*rest"]:
+    while (length := len(mask)) > 1:
+        half = (length + 1) // 2
+        mask = combine(mask[:half], mask[length - half :])
+    return mask[0]

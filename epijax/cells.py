@@ -5,12 +5,13 @@ with the cells innermost the same arithmetic takes a tenth of the time or less.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def cells_last(solve: Callable, differentiable: Callable) -> Callable:
@@ -118,3 +119,43 @@ def _halved(combine: Callable, mask: Bool[Array, "N *rest"]) -> Bool[Array, "*re
         half = (length + 1) // 2
         mask = combine(mask[:half], mask[length - half :])
     return mask[0]
+
+
+def first_true(mask: Bool[Array, "N *cells"], room: int) -> Int[Array, "room *cells"]:
+    """Where the first true entries are along the first axis, in order; N in the rows that are left over.
+
+    Entries are counted in words of 32 bits; each row looks up its word by halves, then its bit.
+    """
+    num, cells = len(mask), mask.shape[1:]
+    words = -(-num // 32)
+    padded = jnp.concatenate([mask, jnp.zeros((32 * words - num, *cells), bool)]).reshape(words, 32, *cells)
+    word = reduce(jnp.bitwise_or, [padded[:, i].astype(jnp.uint32) << i for i in range(32)])
+    counted = jnp.cumsum(jax.lax.population_count(word).astype(jnp.int32), axis=0)
+    row = jnp.broadcast_to(jnp.arange(room, dtype=jnp.int32).reshape(-1, *(1,) * len(cells)), (room, *cells))
+
+    def count_of(index: Int[Array, "room *cells"]) -> Int[Array, "room *cells"]:
+        before = jnp.take_along_axis(counted, jnp.clip(index - 1, 0, words - 1), axis=0)
+        return jnp.where(index > 0, before, 0)
+
+    # in loops, which XLA keeps apart: what it melts together it computes once for each use
+    def nearer_word(i: Array, at: Int[Array, "room *cells"]) -> Int[Array, "room *cells"]:
+        further = at + (1 << (words.bit_length() - 1) >> i)
+        return jnp.where((further <= words) & (count_of(further) <= row), further, at)
+
+    def nearer_bit(i: Array, state: tuple) -> tuple:
+        here, place, left = state
+        width = jnp.uint32(16) >> i.astype(jnp.uint32)
+        low = jax.lax.population_count(here & ((jnp.uint32(1) << width) - 1)).astype(jnp.int32)
+        beyond = left >= low
+        place = place + jnp.where(beyond, width, 0).astype(jnp.int32)
+        return jnp.where(beyond, here >> width, here), place, left - jnp.where(beyond, low, 0)
+
+    at = jax.lax.fori_loop(0, words.bit_length(), nearer_word, jnp.zeros_like(row))  # words before that of this row
+    here = jnp.take_along_axis(word, jnp.clip(at, 0, words - 1), axis=0)
+    _, place, _ = jax.lax.fori_loop(0, 5, nearer_bit, (here, jnp.zeros_like(row), row - count_of(at)))
+    return jnp.where(row < counted[-1], 32 * at + place, num)
+
+
+def positive(scale: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
+    """The scale to divide by: 1 where it is zero."""
+    return jnp.where(scale > 0, scale, 1)

@@ -2,9 +2,11 @@
 
 Weighted divergences K(σ, ·) are linear in σ, so which parameters fit best cuts the simplex of strategies into convex
 pieces. More parameters fit best at a vertex of this subdivision than anywhere around it: what its vertices justify is
-all that is ever justified, and the extreme equilibrium strategies are among them.
+all that is ever justified, and the extreme equilibrium strategies are among them. Where the vertices are depends on
+divergences alone; they are found once for all payoffs.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
 from itertools import combinations
 from math import comb
@@ -15,23 +17,59 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt
 
+from epijax.cells import cells_last, every_one, first_true, in_pieces, least, most, positive, some
 from epijax.games import game_value
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
 
-MOST_WORK = 1 << 24  # sets of parameters that are tried in one problem, times the parameters each is compared with
+MOST_BASES = 1 << 23  # sets of parameters that are tried in one problem
+_UNROLLED = 16  # parameters compared in one fused loop; more are taken one after the other
+_SMALL = 4  # actions, up to which games are solved by trying everything; others go to the simplex method
+_NUMBERS_AT_ONCE = 1 << 16  # candidates times cells, and payoffs at vertices times cells, that stay in the cache
+
+
+Indices = Sequence[int | Int[Array, ""]]  # of actions, known beforehand or when the loop comes to them
+
+
+class Faces(NamedTuple):
+    """Faces of Δ(A) on which F strategies play G actions freely, and others, that refute parameters, a little."""
+
+    num_actions: int
+    played: tuple[tuple[int, ...], ...]
+    little: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.played[0])
+
+    def support(self) -> np.ndarray:
+        both = zip(self.played, self.little, strict=True)
+        return np.array([sum(1 << x for x in (*played, *little)) for played, little in both], np.uint32)
+
+
+class Candidates(NamedTuple):
+    """Candidates for vertices, N of them: each where as many parameters tie as actions are played freely."""
+
+    strategy: Float[Array, "A N *cells"]
+    exists: Bool[Array, "N *cells"]
+    single: Int[Array, "F *cells"]  # the parameter that fits best on each face of one action
+    slack: Float[Array, "*cells"]  # how clearly they exist or do not: of divergences, scaled, and of shares
 
 
 class Vertices(NamedTuple):
-    """Candidates for vertices, V of them: each where as many parameters tie as actions are played."""
+    """The candidates that exist, V rows of which the first are in use."""
 
-    strategy: Float[Array, "V A"]
-    support: UInt[Array, "V"]  # the actions that are played, as bits
-    attained: Bool[Array, "V"]  # whether the strategy is this very vertex, and not only near a face it stands for
-    ties: Bool[Array, "V K"]  # the parameters that fit best
-    exists: Bool[Array, "V"]
-    slack: Float[Array, "V"]  # how clearly it exists or does not: of divergences, scaled, and of shares
-    support_slack: Float[Array, "V"]  # least weight or lead of the belief that makes its actions indifferent
+    strategy: Float[Array, "A V *cells"]
+    support: UInt[Array, "V *cells"]  # the actions that are played, as bits
+    attained: Bool[
+        Array, "V *cells"
+    ]  # whether the strategy is this very vertex, and not only near a face it stands for
+    basis: Int[Array, "A V *cells"]  # the parameters it was found by; the first again where they are fewer
+    size: Int[Array, "V *cells"]  # how many of these there are
+    ties: Bool[Array, "K V *cells"]  # the parameters that fit best
+    exists: Bool[Array, "V *cells"]
+    slack: Float[Array, "*cells"]
+    crowded: Bool[Array, "*cells"]  # whether there are more than V
 
 
 def solve_many_actions(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
@@ -53,48 +91,28 @@ def solve_many_actions(tables: FiniteProblem, tolerance: float, valid: Bool[Arra
 
     **Returns:** the `Solution`; the rows of `mixed` are the extreme equilibria that are not pure, each once.
 
-    Raises `ValueError` where there are more sets of parameters to try than fit in memory (`MOST_WORK`).
+    Raises `ValueError` where there are more sets of parameters to try than fit in memory (`MOST_BASES`).
 
     Source: theory §2; [EP16], [EP25].
     """
-    num_actions = tables.num_actions
-    utility = tables.utility / _positive(jnp.max(jnp.abs(tables.utility)))
-    finite = jnp.isfinite(tables.divergence)
-    level = jnp.where(finite, tables.divergence, 0)
-    divergence = level / _positive(jnp.max(level))
-    found = _vertices(utility, divergence, finite, tolerance)
-    some, crowded = _compact(found, num_actions)
-
-    gap = _gaps(utility, some, tolerance)  # [V, A]: how far x is from being a best response there; negative: it is one
-    several = jax.lax.population_count(some.support) > 1
-    crowded |= jnp.any(some.exists & several & (jnp.sum(some.ties, axis=1) > num_actions + 2))
-    slacks = [jnp.min(found.slack)]
-
-    def reach(members: UInt[Array, ""], x: int) -> Float[Array, ""]:
-        inside = some.exists & (some.support & ~members == 0)
-        return jnp.max(jnp.where(inside, -gap[:, x], -jnp.inf))
-
-    kept = jnp.uint32((1 << num_actions) - 1)
-    for _ in range(max(1, num_actions - 1)):
-        leads = [jnp.where(kept >> x & 1 == 1, reach(kept, x), -jnp.inf) for x in range(num_actions)]
-        slacks += [jnp.where(kept >> x & 1 == 1, jnp.abs(leads[x]), jnp.inf) for x in range(num_actions)]
-        kept = bits([lead >= -tolerance for lead in leads])
-
-    alone = [reach(jnp.uint32(1 << x), x) for x in range(num_actions)]
-    slacks += [jnp.abs(lead) for lead in alone]
-    strict = [_strictly(utility, divergence, finite, x, tolerance) for x in range(num_actions)]
-    mixed, num_mixed, mixed_slack = _mixed(utility, some, gap, tolerance)
-    margin = reduce(jnp.minimum, [*slacks, *(jnp.abs(lead) for lead in strict), mixed_slack])
-    margin = jnp.where(crowded, 0, margin)
-    refuted = ~jnp.any(jnp.all(finite, axis=0))
+    count = count_bases(*tables.utility.shape)
+    if count > MOST_BASES:
+        raise ValueError(
+            f"{tables.num_actions} actions and {tables.utility.shape[1]} parameters make {count:,} sets of parameters "
+            f"to try, more than the {MOST_BASES:,} that can be; take fewer parameters, e.g. a smaller num in tabulate"
+        )
+    form = partial(_solve, tolerance)
+    kept, pure, strict, mixed, num_mixed, margin, refuted, priced = cells_last(form, form)(
+        tables.utility, tables.divergence
+    )
     return conclude(
         rationalizable=kept,
-        pure=bits([lead >= -tolerance for lead in alone]),
-        strict=bits([lead > tolerance for lead in strict]),
+        pure=pure,
+        strict=strict,
         mixed=mixed,
         num_mixed=num_mixed,
         margin=margin,
-        status=verdict(margin, tolerance, refuted, tables.is_valid() & valid),
+        status=verdict(margin, tolerance, refuted, priced & valid),
     )
 
 
@@ -103,23 +121,74 @@ def count_bases(num_actions: int, num: int) -> int:
     return sum(comb(num_actions, g) * comb(num, g) * 2 ** (num_actions - g) for g in range(1, num_actions + 1))
 
 
-def _vertices(
-    utility: Float[Array, "A K"],
-    divergence: Float[Array, "A K"],
-    finite: Bool[Array, "A K"],
-    tolerance: float,
-) -> Vertices:
-    """All candidates: for each set of actions played freely, with each set of others played a little (see above)."""
-    num_actions, num = utility.shape
+def _room(num_actions: int, num: int) -> int:
+    """How many vertices a problem may have; random ones had a third to two thirds of this for four actions and more."""
+    return num_actions * num * 2 ** max(0, num_actions - 4) + 2**num_actions
+
+
+def _solve(tolerance: float, utility: Float[Array, "A K *cells"], divergence: Float[Array, "A K *cells"]) -> tuple:
+    num_actions, num = utility.shape[:2]
     count = count_bases(num_actions, num)
-    if count * num > MOST_WORK:
-        raise ValueError(
-            f"{num_actions} actions and {num} parameters make {count:,} sets of parameters to try, more than the "
-            f"{MOST_WORK // num:,} that can be; take fewer parameters, e.g. a smaller num in tabulate"
+
+    rank = divergence.ndim - 2
+    finite = jnp.isfinite(divergence)
+    level = jnp.where(finite, divergence, 0)
+    scaled = (
+        utility / positive(most(_flat(jnp.abs(utility), rank))),
+        level / positive(most(_flat(level, rank))),
+        finite,
+    )
+
+    def with_vertices(tables: tuple[Array, Array, Array]) -> tuple:
+        utility, divergence, finite = tables
+        own = divergence.shape[2:]
+        vertices = in_pieces(lambda given: _vertices(given[0], given[1], tolerance), (divergence, finite), own, few)
+        cells = jnp.broadcast_shapes(utility.shape[2:], own)
+
+        def judge(given: tuple[Array, Array, Array, Vertices]) -> tuple:
+            return _judge(given[0], given[1], given[2], given[3], tolerance)
+
+        return in_pieces(judge, (*tables, vertices), cells, at_once)
+
+    room = _room(num_actions, num)
+    at_once = max(1, 2 * _NUMBERS_AT_ONCE // (room * num_actions**2))
+    few = max(1, _NUMBERS_AT_ONCE // count)
+    answers = in_pieces(with_vertices, scaled, divergence.shape[2:], max(few, at_once))
+    priced = every_one(_flat(jnp.isfinite(utility), rank)) & every_one(_flat(divergence >= 0, rank))
+    return *answers, ~some(every_one(finite)), priced
+
+
+# Where what fits best changes: of divergences alone
+
+
+def _vertices(divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], tolerance: float) -> Vertices:
+    """Of all faces those without a little of anything matter always, the others where something is refuted."""
+    num_actions, num = divergence.shape[:2]
+    cells = divergence.shape[2:]
+    plain, refuting = _groups(num_actions, num)
+    distinct = _distinct(divergence, finite, tolerance)
+
+    def search(groups: list[Faces]) -> list[Candidates]:
+        return [_on_faces(divergence, finite, distinct, tolerance, group) for group in groups]
+
+    def nothing(group: Faces) -> Candidates:
+        count = len(group.played) * len(_bases(group.size, num))
+        return Candidates(
+            strategy=jnp.zeros((num_actions, count, *cells), divergence.dtype),
+            exists=jnp.zeros((count, *cells), bool),
+            single=jnp.zeros((count if group.size == 1 else 0, *cells), jnp.int32),
+            slack=jnp.full(cells, jnp.inf, divergence.dtype),
         )
-    same = jnp.all((jnp.abs(divergence[:, :, None] - divergence[:, None, :]) <= tolerance), axis=0)
-    same &= jnp.all(finite[:, :, None] == finite[:, None, :], axis=0)
-    parts = []
+
+    parts = search(plain)
+    if refuting:
+        parts += jax.lax.cond(jnp.all(finite), lambda: [nothing(g) for g in refuting], lambda: search(refuting))
+    return _compacted(divergence, finite, tolerance, [*plain, *refuting], parts)
+
+
+def _groups(num_actions: int, num: int) -> tuple[list[Faces], list[Faces]]:
+    """The faces that play nothing a little, and those that do, each by how many actions are played freely."""
+    groups: tuple[list[Faces], list[Faces]] = [], []
     for size in range(1, min(num_actions, num) + 1):
         for few in range(num_actions - size + 1):
             faces = [
@@ -127,87 +196,249 @@ def _vertices(
                 for played in combinations(range(num_actions), size)
                 for little in combinations([x for x in range(num_actions) if x not in played], few)
             ]
-            on_face = partial(_on_face, utility, divergence, finite, same, tolerance)
-            found = jax.vmap(on_face)(
-                *(jnp.array(side, jnp.int32).reshape(len(faces), -1) for side in zip(*faces, strict=True))
+            groups[few > 0].append(Faces(num_actions, *zip(*faces, strict=True)))
+    return groups
+
+
+def _bases(size: int, num: int) -> np.ndarray:
+    """The sets of `size` parameters, `[M, size]`; one that is not known beforehand if the size is 1."""
+    if size == 1:
+        return np.zeros((1, 1), np.int32)
+    return np.array(list(combinations(range(num), size)), np.int32).reshape(-1, size)
+
+
+def _compacted(
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    tolerance: float,
+    groups: list[Faces],
+    parts: list[Candidates],
+) -> Vertices:
+    """The candidates on these faces that exist, in as many rows as there may be."""
+    num_actions, num = divergence.shape[:2]
+    exists = jnp.concatenate([part.exists for part in parts])
+    strategies = jnp.concatenate([part.strategy for part in parts], axis=1)
+    room = _room(num_actions, num)
+    index = first_true(exists, room)
+    there = index < len(exists)
+    index = jnp.where(there, index, 0)
+
+    def pick(table: np.ndarray, where: Int[Array, "V *cells"]) -> Array:
+        return jnp.take(jnp.asarray(table), where, axis=0)
+
+    size, support, attained, basis = _described(groups, num, index)
+    single = jnp.concatenate([part.single for part in parts])
+    own = basis[0]
+    for face, best in enumerate(single):  # where one action is played freely, which is known only now
+        own = jnp.where((size == 1) & (basis[0] == face), best, own)
+    basis = [jnp.where(size == 1, own, b) for b in basis]
+
+    strategy = jnp.stack([jnp.take_along_axis(row, index, axis=0) for row in strategies])
+    alive = every_one(finite[:, :, None] | (_on(support, num_actions)[:, None] == 0))
+    values = sum(s[None] * d[:, None] for s, d in zip(strategy, divergence, strict=True))
+    values = jnp.where(alive, values, jnp.inf)
+    ties = alive & (values <= least(values) + tolerance)
+    return Vertices(
+        strategy=strategy,
+        support=support,
+        attained=attained,
+        basis=jnp.stack(basis),
+        size=size,
+        ties=ties,
+        exists=there,
+        slack=reduce(jnp.minimum, [part.slack for part in parts]),
+        crowded=jnp.sum(exists, axis=0) > room,
+    )
+
+
+def _described(
+    groups: list[Faces], num: int, index: Int[Array, "V *cells"]
+) -> tuple[Int[Array, "V *cells"], UInt[Array, "V *cells"], Bool[Array, "V *cells"], list[Int[Array, "V *cells"]]]:
+    """Of the candidates of these numbers: how many parameters they rest on, their support, whether they are attained,
+    and the parameters, in place of which those that play one action freely have the number of their face.
+
+    Looked up in few words, as a look-up costs more than taking a word to pieces.
+    """
+    tables, corners = [], 0
+    for group in groups:
+        bases = _bases(group.size, num)
+        bases = np.concatenate([bases, np.repeat(bases[:, :1], group.num_actions - group.size, axis=1)], axis=1)
+        bases = np.tile(bases, (len(group.played), 1))
+        if group.size == 1:
+            bases += corners + np.arange(len(bases))[:, None]
+            corners += len(bases)
+        kind = group.support() << 4 | group.size << 1 | (not group.little[0])
+        tables.append(np.column_stack([np.repeat(kind, len(bases) // len(group.played)), bases]))
+    table = np.concatenate(tables).astype(np.uint32)
+    table = np.pad(table, ((0, 0), (0, table.shape[1] % 2)))
+    words = [
+        jnp.take(jnp.asarray(low | high << 16), index) for low, high in zip(table.T[::2], table.T[1::2], strict=True)
+    ]
+    kind, *basis = [part for word in words for part in (word & 0xFFFF, word >> 16)]
+    basis = [b.astype(jnp.int32) for b in basis[: groups[0].num_actions]]
+    return (kind >> 1 & 7).astype(jnp.int32), kind >> 4, kind & 1 == 1, basis
+
+
+def _distinct(
+    divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], tolerance: float
+) -> Bool[Array, "K *cells"]:
+    """Whether no parameter before this one has the same column: those that have tie by construction."""
+    num = divergence.shape[1]
+    distinct = [jnp.ones(divergence.shape[2:], bool)]
+    for k in range(1, num):
+        near = jnp.abs(divergence[:, :k] - divergence[:, k : k + 1]) <= tolerance
+        distinct.append(~some(every_one(near & (finite[:, :k] == finite[:, k : k + 1]))))
+    return jnp.stack(distinct)
+
+
+def _on_faces(
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    distinct: Bool[Array, "K *cells"],
+    tolerance: float,
+    faces: Faces,
+) -> Candidates:
+    """The candidates on these faces, one face after the other."""
+    form = _on_corner if faces.size == 1 else _on_face
+    on_face = partial(form, divergence, finite, distinct, tolerance)
+    if len(faces.played) * divergence.shape[1] <= _UNROLLED:
+        parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(on_face, faces.played, faces.little))
+    else:
+        found = [jnp.array(side, jnp.int32).reshape(len(side), -1) for side in (faces.played, faces.little)]
+        parts = jax.lax.map(lambda face: on_face(*map(list, face)), tuple(found))
+    shape = parts.exists.shape
+    return Candidates(
+        strategy=jnp.moveaxis(parts.strategy, 0, 1).reshape(len(divergence), shape[0] * shape[1], *shape[2:]),
+        exists=parts.exists.reshape(shape[0] * shape[1], *shape[2:]),
+        single=parts.single.reshape(-1, *shape[2:]) if faces.size == 1 else parts.single[:0],
+        slack=least(parts.slack),
+    )
+
+
+def _sliver(dtype) -> float:
+    """How much a little is."""
+    return 1e-4 if dtype == jnp.float64 else 1e-2
+
+
+def _face(
+    divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], played: Indices, little: Indices
+) -> tuple[list[Array], Array, Array]:
+    """K(σ, ·) = Σ σ_x rows[x] over the actions played freely, where these and a little others leave parameters."""
+    few, sliver = len(little), _sliver(divergence.dtype)
+    rows = [divergence[x] for x in played]
+    alive = reduce(jnp.logical_and, [finite[x] for x in (*played, *little)])
+    wanted = reduce(jnp.logical_and, [~every_one(finite[x]) for x in little], jnp.ones(divergence.shape[2:], bool))
+    if few:
+        more = sliver * reduce(jnp.add, [divergence[x] for x in little]) / (1 - sliver * few)
+        rows = [row + more for row in rows]
+    return rows, alive, wanted
+
+
+def _spread(
+    shares: list[Float[Array, "M *cells"]], played: Indices, little: Indices, num_actions: int
+) -> Float[Array, "A M *cells"]:
+    sliver = _sliver(shares[0].dtype)
+    rest = 1 - sliver * len(little)
+    nothing = jnp.zeros_like(shares[0])
+    return jnp.stack(
+        [
+            sum(
+                (jnp.where(played[i] == x, share * rest, 0) for i, share in enumerate(shares)),
+                start=sum((jnp.where(y == x, sliver, 0) for y in little), start=nothing),
             )
-            parts.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+            for x in range(num_actions)
+        ]
+    )
+
+
+def _on_corner(
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    distinct: Bool[Array, "K *cells"],
+    tolerance: float,
+    played: Indices,
+    little: Indices,
+) -> Candidates:
+    """The one candidate that plays one action freely: what it rests on fits it best."""
+    num_actions, num = divergence.shape[:2]
+    few = len(little)
+    (row,), alive, wanted = _face(divergence, finite, played, little)
+    fits = jnp.where(alive, row, jnp.inf)
+    basis = jnp.argmin(jnp.where(distinct, fits, jnp.inf), axis=0).astype(jnp.int32)
+    gaps = jnp.where(alive, row - least(fits), jnp.inf)
+    itself = jnp.arange(num).reshape(-1, *(1,) * basis.ndim) == basis
+    nearest = least(jnp.where(itself | ~distinct, jnp.inf, gaps))
+    exists = some(alive) & wanted
+    if few:  # nothing may change between here and the face itself
+        own = divergence[played[0]]
+        at_basis = jnp.take_along_axis(own, basis[None], axis=0)[0]
+        hidden = least(jnp.where(alive, own - at_basis, jnp.inf)) < -tolerance
+    else:
+        nearest = jnp.where(every_one(alive & (gaps <= tolerance)), jnp.inf, nearest)  # uninformative
+        hidden = jnp.zeros_like(exists)
+    slack = jnp.where(exists, jnp.where(hidden, 0, jnp.abs(nearest)), jnp.inf)
+    return Candidates(
+        strategy=_spread([jnp.ones_like(slack)[None]], played, little, num_actions),
+        exists=exists[None],
+        single=basis,
+        slack=slack,
+    )
 
 
 def _on_face(
-    utility: Float[Array, "A K"],
-    divergence: Float[Array, "A K"],
-    finite: Bool[Array, "A K"],
-    same: Bool[Array, "K K"],
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    distinct: Bool[Array, "K *cells"],
     tolerance: float,
-    played: Int[Array, "G"],
-    little: Int[Array, "L"],
-) -> Vertices:
-    """The candidates that play some actions freely, some, that refute parameters, a little, and no others."""
-    num_actions, num = utility.shape
+    played: Indices,
+    little: Indices,
+) -> Candidates:
+    """The candidates that play several actions freely, some a little, and no others."""
+    num_actions, num = divergence.shape[:2]
     size, few = len(played), len(little)
-    sliver = 1e-4 if utility.dtype == jnp.float64 else 1e-2
-    rest = 1 - sliver * few
-    is_free = jnp.any(jnp.arange(num_actions)[:, None] == played, axis=1)
-    is_little = jnp.any(jnp.arange(num_actions)[:, None] == little, axis=1)
-    allowed = jnp.all(finite | ~(is_free | is_little)[:, None], axis=0)
-    wanted = jnp.all(~is_little | ~jnp.all(finite, axis=1))
-    # K(σ, θ) = Σ σ_x rows[x, θ] over the actions played freely
-    rows = divergence[played] + sliver * jnp.sum(jnp.where(is_little[:, None], divergence, 0), axis=0) / rest
-    if size == 1:
-        bases = jnp.argmin(jnp.where(allowed, rows[0], jnp.inf))[None, None]  # one candidate, and what it rests on
-        shares, solvable = [jnp.ones(1, utility.dtype)], jnp.array([True])
-        belief, known = [jnp.ones(1, utility.dtype)], jnp.array([True])
-    else:
-        bases = np.array(list(combinations(range(num), size)), dtype=np.int32).reshape(-1, size)
-        at = [[rows[i][bases[:, j]] for i in range(size)] for j in range(size)]  # at[j][i]: action i, parameter j
-        shares, solvable = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
-        paid = [[utility[played[i]][bases[:, j]] for j in range(size)] for i in range(size)]
-        belief, known = _balance([[a - b for a, b in zip(paid[i], paid[0], strict=True)] for i in range(1, size)])
-    values = jnp.where(
-        allowed, reduce(jnp.add, [s[:, None] * row for s, row in zip(shares, rows, strict=True)]), jnp.inf
-    )
-    gaps = jnp.where(allowed, values - jnp.take_along_axis(values, bases[:, :1], axis=1), jnp.inf)
-    by_construction = jnp.any(same[bases], axis=1)  # [M, K], the basis itself included
-    if size == 1 and not few:
-        by_construction |= jnp.all(allowed & (jnp.abs(gaps) <= tolerance), axis=1, keepdims=True)
-    least = jnp.min(jnp.where(by_construction, jnp.inf, gaps), axis=1)
-    inside = reduce(jnp.minimum, shares) if size > 1 else jnp.full(1, jnp.inf, utility.dtype)
-    # an uninformative action leaves no vertex inside: the shares of the others are zero by construction
-    flat = jnp.any(jnp.all(jnp.abs(rows - rows[:, :1]) <= tolerance, axis=1)) & (size > 1) & (not few)
-    based = jnp.all(allowed[bases], axis=1) & solvable & wanted & ~flat
-    exists = based & (inside > tolerance) & (jnp.min(gaps, axis=1) >= -tolerance)
-    slack = jnp.where(based, jnp.abs(jnp.minimum(inside, least)), jnp.inf)
-    if few:  # nothing may change between here and the face itself
-        at_face = divergence[played[0]] - divergence[played[0]][bases[0, 0]]
-        hidden = jnp.min(jnp.where(allowed, at_face, jnp.inf)) < -tolerance if size == 1 else least < 2 * sliver * few
-        slack = jnp.where(exists & hidden, 0, slack)
+    rows, alive, wanted = _face(divergence, finite, played, little)
+    alive &= distinct
+    bases = _bases(size, num)
+    at = [[rows[i][bases[:, j]] for i in range(size)] for j in range(size)]  # at[j][i]: action i, parameter j
+    shares, solvable = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
+    own = _weighted(shares, at[0])
 
-    strategy = jnp.zeros((len(bases), num_actions), utility.dtype) + jnp.where(is_little, sliver, 0)
-    strategy = strategy.at[:, played].set(jnp.stack(shares, axis=-1) * rest)
-    expected = [sum(m * row[bases[:, j]] for j, m in enumerate(belief)) for row in utility]
-    mine = reduce(jnp.add, [m * utility[played[0]][bases[:, j]] for j, m in enumerate(belief)])
-    ahead = [jnp.where(is_free[y], jnp.inf, mine - expected[y]) for y in range(num_actions)]
-    support = jnp.sum(
-        jnp.where(is_free | is_little, 1 << jnp.arange(num_actions, dtype=jnp.uint32), 0), dtype=jnp.uint32
-    )
-    return Vertices(
-        strategy=strategy,
-        support=jnp.broadcast_to(support, len(bases)),
-        attained=jnp.full(len(bases), not few),
-        ties=allowed & (gaps <= tolerance),
+    def compare(lowest: tuple[Array, Array], k: int | Array) -> tuple[Array, Array]:
+        gap = jnp.where(alive[k], _weighted(shares, [row[k] for row in rows]) - own, jnp.inf)
+        member = jnp.any(jnp.asarray(bases) == k, axis=1).reshape(-1, *(1,) * wanted.ndim)
+        return jnp.minimum(lowest[0], gap), jnp.minimum(lowest[1], jnp.where(member, jnp.inf, gap))
+
+    nothing = jnp.full(own.shape, jnp.inf, own.dtype)
+    if num <= _UNROLLED:
+        lowest, nearest = reduce(compare, range(num), (nothing, nothing))
+    else:
+        lowest, nearest = jax.lax.fori_loop(0, num, lambda k, found: compare(found, k), (nothing, nothing))
+
+    inside = reduce(jnp.minimum, shares)
+    based = reduce(jnp.logical_and, [alive[bases[:, j]] for j in range(size)], solvable & wanted)
+    if not few:  # an uninformative action leaves no vertex inside: the shares of the others are zero by construction
+        based &= ~reduce(jnp.logical_or, [every_one(jnp.abs(row - row[:1]) <= tolerance) for row in rows])
+    exists = based & (inside > tolerance) & (lowest >= -tolerance)
+    slack = jnp.where(based, jnp.abs(jnp.minimum(inside, nearest)), jnp.inf)
+    if few:  # nothing may change between here and the face itself
+        slack = jnp.where(exists & (nearest < 2 * _sliver(own.dtype) * few), 0, slack)
+    return Candidates(
+        strategy=_spread(shares, played, little, num_actions),
         exists=exists,
-        slack=slack,
-        support_slack=jnp.where(known & (not few), reduce(jnp.minimum, [*ahead, *belief]), jnp.nan),
+        single=jnp.zeros(wanted.shape, jnp.int32),
+        slack=least(slack),
     )
+
+
+def _weighted(shares: list, values: list) -> Array:
+    return reduce(jnp.add, [share * value for share, value in zip(shares, values, strict=True)])
 
 
 def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Array, "*M"]], Bool[Array, "*M"]]:
     """The weights that sum to one and solve n−1 homogeneous equations, by cofactors; and whether one set alone does."""
     n = len(equations) + 1
     sizes = [reduce(jnp.maximum, [jnp.abs(entry) for entry in row]) for row in equations]
-    equations = [[entry / _positive(size) for entry in row] for row, size in zip(equations, sizes, strict=True)]
+    equations = [[entry / positive(size) for entry in row] for row, size in zip(equations, sizes, strict=True)]
     minors: dict[tuple[int, ...], Array | float] = {(): 1.0}
     for k, row in enumerate(equations):
         minors = {
@@ -227,126 +458,244 @@ def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Arra
     return [c / jnp.where(solvable, total, 1) for c in cofactors], solvable
 
 
-def _compact(found: Vertices, num_actions: int) -> tuple[Vertices, Bool[Array, ""]]:
-    """The vertices that exist, in as many rows as there may be; and whether there were more."""
-    num = found.ties.shape[1]
-    # random tables had a third to two thirds of this for four actions and more
-    room = min(len(found.exists), num_actions * num * 2 ** max(0, num_actions - 4) + 2**num_actions)
-    (index,) = jnp.nonzero(found.exists, size=room, fill_value=len(found.exists))
-    some = jax.tree.map(lambda leaf: leaf.at[index].get(mode="fill", fill_value=0), found)
-    return some, jnp.sum(found.exists) > room
+# What the payoffs make of the vertices
 
 
-def _gaps(utility: Float[Array, "A K"], some: Vertices, tolerance: float) -> Float[Array, "V A"]:
+def _judge(
+    utility: Float[Array, "A K *cells"],
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    vertices: Vertices,
+    tolerance: float,
+) -> tuple:
+    """The sets as bits, the mixed equilibria and their number, and the margin."""
+    num_actions = len(utility)
+    paid = _at_bases(utility, vertices)
+    gap = _gaps(utility, paid, vertices, tolerance)  # how far x is from being a best response there; negative: it is
+    slacks = [vertices.slack]
+
+    def reach(members: UInt[Array, "*cells"], x: int) -> Float[Array, "*cells"]:
+        inside = vertices.exists & (vertices.support & ~members == 0)
+        return most(jnp.where(inside, -gap[x], -jnp.inf))
+
+    kept = jnp.full(gap.shape[2:], (1 << num_actions) - 1, jnp.uint32)
+    for _ in range(max(1, num_actions - 1)):
+        held = [kept >> x & 1 == 1 for x in range(num_actions)]
+        leads = [jnp.where(held[x], reach(kept, x), -jnp.inf) for x in range(num_actions)]
+        slacks += [jnp.where(held[x], jnp.abs(leads[x]), jnp.inf) for x in range(num_actions)]
+        kept = bits([lead >= -tolerance for lead in leads])
+
+    alone = [reach(jnp.full_like(kept, 1 << x), x) for x in range(num_actions)]
+    slacks += [jnp.abs(lead) for lead in alone]
+    strict = [_strictly(utility, divergence, finite, x, tolerance) for x in range(num_actions)]
+    mixed, num_mixed, mixed_slack = _mixed(utility, paid, vertices, gap, tolerance)
+    margin = reduce(jnp.minimum, [*slacks, *(jnp.abs(lead) for lead in strict), mixed_slack])
+    return (
+        kept,
+        bits([lead >= -tolerance for lead in alone]),
+        bits([lead > tolerance for lead in strict]),
+        mixed,
+        num_mixed,
+        jnp.where(vertices.crowded, 0, margin),
+    )
+
+
+def _at_bases(utility: Float[Array, "A K *cells"], vertices: Vertices) -> Float[Array, "A A V *cells"]:
+    """paid[x, j]: what x pays under the j-th parameter of the vertex's basis."""
+    num = utility.shape[1]
+    if num > _UNROLLED:
+        index = vertices.basis[None] + jnp.zeros(utility.shape[2:], jnp.int32)
+        return jnp.take_along_axis(utility[:, :, None], index, axis=1)
+    paid = jnp.zeros((), utility.dtype)
+    for k in range(num):
+        paid = jnp.where(vertices.basis == k, utility[:, k][:, None, None], paid)
+    return paid
+
+
+def _gaps(
+    utility: Float[Array, "A K *cells"], paid: Float[Array, "A A V *cells"], vertices: Vertices, tolerance: float
+) -> Float[Array, "A V *cells"]:
     """For each vertex and action min_μ max_y μ·(U(y,·) − U(x,·)) over beliefs μ on what fits best there, and actions y
     that pay otherwise than x; −∞ if there are none.
 
-    Where no more than A + 2 parameters tie, by trying all α that can be best for max_α min_θ; else, which is for the
-    vertices that play one action only, an uninformative one for instance, by the simplex method.
+    Where no more parameters tie than the basis has, by trying all α that can be best for max_α min_θ; else, which is
+    for actions that are uninformative or tables with ties, by the simplex method.
     """
-    num_actions, num = utility.shape
-    few = min(num, num_actions + 2)
-    order = jnp.argsort(~some.ties, axis=1)[:, :few]  # [V, few]: the parameters that fit best, then others
-    there = jnp.take_along_axis(some.ties, order, axis=1)
-    gaps = []
-    for x in range(num_actions):
-        ahead = utility - utility[x]
-        rows = jnp.max(jnp.abs(ahead), axis=1) > tolerance
-        others = [y for y in range(num_actions) if y != x]
-        if not others:
-            return jnp.full((len(some.exists), 1), -jnp.inf, utility.dtype)
-        losses = jnp.stack([ahead[y][order] for y in others])  # [A-1, V, few]
-        small = _small_game(losses, rows[jnp.array(others)], there)
-        gaps.append(small)
-    gap = jnp.stack(gaps, axis=-1)
-    alone = jax.lax.population_count(some.support) == 1
-    (index,) = jnp.nonzero(alone, size=num_actions, fill_value=len(alone))
-    ties = some.ties.at[index].get(mode="fill", fill_value=False)
-    ahead = utility[None] - utility[:, None]
-    rows = jnp.max(jnp.abs(ahead), axis=2) > tolerance
-    large = jax.vmap(lambda t: jax.vmap(lambda a, r: game_value(a, r, t))(ahead, rows))(ties)
-    gap = gap.at[index].set(large, mode="drop")
-    return gap
+    num_actions = len(utility)
+    apart = [
+        [most(jnp.abs(utility[y] - utility[x])) > tolerance for y in range(num_actions)] for x in range(num_actions)
+    ]
+    others = [[y for y in range(num_actions) if y != x] for x in range(num_actions)]
+    more = vertices.exists & (jnp.sum(vertices.ties, axis=0) > vertices.size)
+    if num_actions == 1:
+        gap = jnp.full_like(paid[0], -jnp.inf)
+    elif num_actions <= _SMALL:
+        losses = [
+            [jnp.stack([paid[y[r], j] - paid[x, j] for x, y in enumerate(others)]) for j in range(num_actions)]
+            for r in range(num_actions - 1)
+        ]
+        rows = [jnp.stack([apart[x][y[r]] for x, y in enumerate(others)])[:, None] for r in range(num_actions - 1)]
+        gap = _small_game(losses, rows)
+    else:
+        gap, more = jnp.zeros_like(paid[0]), vertices.exists
+
+    def by_simplex(gap: Array, stop: int) -> Array:
+        shape = gap.shape[2:]
+        ahead = jnp.broadcast_to(utility[None] - utility[:, None], (num_actions, *utility.shape[:2], *shape))
+        rows = jnp.broadcast_to(jnp.array(apart), (num_actions, num_actions, *shape))
+        ties = jnp.broadcast_to(vertices.ties[:, :stop], (utility.shape[1], stop, *shape))
+        value = _over_cells(game_value, (ahead, rows, ties), len(shape), over=((0, 0, None), (None, None, 1)))
+        return gap.at[:, :stop].set(value)
+
+    corners = min(num_actions, len(vertices.exists))  # single actions come first
+    gap = jax.lax.cond(jnp.any(more[:corners]), lambda: by_simplex(gap, corners), lambda: gap)
+    return jax.lax.cond(jnp.any(more[corners:]), lambda: by_simplex(gap, len(vertices.exists)), lambda: gap)
 
 
-def _small_game(
-    losses: Float[Array, "R V C"], rows: Bool[Array, "R"], columns: Bool[Array, "V C"]
-) -> Float[Array, "V"]:
-    """max_α min_c Σ_r α(r) losses[r, c] over some rows and columns: at an α that makes as many columns as rows tie."""
-    num_rows, _, num_columns = losses.shape
-    best = jnp.full(losses.shape[1], -jnp.inf, losses.dtype)
-    for size in range(1, min(num_rows, num_columns) + 1):
-        bases = np.array(list(combinations(range(num_columns), size)), dtype=np.int32).reshape(-1, size)
-        for chosen in combinations(range(num_rows), size):
-            at = [[losses[r][:, bases[:, j]] for r in chosen] for j in range(size)]  # [V, M]
-            if size == 1:
-                alpha, solvable = [jnp.ones((losses.shape[1], 1), losses.dtype)], jnp.array(True)
-            else:
-                alpha, solvable = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
-            feasible = reduce(jnp.logical_and, [a >= 0 for a in alpha], solvable)
-            feasible &= reduce(jnp.logical_and, [rows[r] for r in chosen])
-            worst = jnp.full(alpha[0].shape, jnp.inf, losses.dtype)
-            for c in range(num_columns):
-                here = reduce(jnp.add, [a * losses[r][:, c, None] for a, r in zip(alpha, chosen, strict=True)])
-                worst = jnp.minimum(worst, jnp.where(columns[:, c, None], here, jnp.inf))
-            best = jnp.maximum(best, jnp.max(jnp.where(feasible, worst, -jnp.inf), axis=1))
+def _over_cells(function, arguments: tuple, rank: int, over: tuple) -> Array:
+    """`function` at every cell, and over further axes of its arguments, in the order of the answer."""
+    for axes in reversed(over):
+        function = jax.vmap(function, in_axes=axes)
+    for _ in range(rank):
+        function = jax.vmap(function, in_axes=-1, out_axes=-1)
+    return function(*arguments)
+
+
+def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "*cells"]]) -> Float[Array, "*V"]:
+    """max_α min_c Σ_r α(r) losses[r][c] over some rows: at an α that makes as many columns tie as it has rows."""
+    best = jnp.full_like(losses[0][0], -jnp.inf)
+    columns = range(len(losses[0]))
+    for size in range(1, len(losses) + 1):
+        for chosen in combinations(range(len(losses)), size):
+            there = reduce(jnp.logical_and, [rows[r] for r in chosen])
+            for basis in combinations(columns, size):
+                at = [[losses[r][c] for r in chosen] for c in basis]
+                if size == 1:
+                    alpha, feasible = [jnp.ones_like(best)], there
+                    if basis != (0,):
+                        continue  # one row alone, and no column chosen: once
+                else:
+                    alpha, solvable = _balance([[a - b for a, b in zip(row, at[0], strict=True)] for row in at[1:]])
+                    feasible = reduce(jnp.logical_and, [a >= 0 for a in alpha], solvable & there)
+                worst = reduce(jnp.minimum, [_weighted(alpha, [losses[r][c] for r in chosen]) for c in columns])
+                best = jnp.maximum(best, jnp.where(feasible, worst, -jnp.inf))
     return best
 
 
 def _strictly(
-    utility: Float[Array, "A K"], divergence: Float[Array, "A K"], finite: Bool[Array, "A K"], x: int, tolerance: float
-) -> Float[Array, ""]:
+    utility: Float[Array, "A K *cells"],
+    divergence: Float[Array, "A K *cells"],
+    finite: Bool[Array, "A K *cells"],
+    x: int,
+    tolerance: float,
+) -> Float[Array, "*cells"]:
     """How far x leads every other action at least, whatever of Θ(δ_x) the agent believes."""
     fits = jnp.where(finite[x], divergence[x], jnp.inf)
-    best = fits <= jnp.min(fits) + tolerance
-    others = jnp.array([y for y in range(len(utility)) if y != x], int)
-    leads = utility[x] - utility[others]
-    return jnp.min(jnp.where(best & jnp.isfinite(fits), leads, jnp.inf), initial=jnp.inf)
+    best = finite[x] & (fits <= least(fits) + tolerance)
+    leads = [utility[x] - utility[y] for y in range(len(utility)) if y != x]
+    nothing = jnp.full(utility.shape[2:], jnp.inf, utility.dtype)
+    return reduce(jnp.minimum, [least(jnp.where(best, lead, jnp.inf)) for lead in leads], nothing)
 
 
 def _mixed(
-    utility: Float[Array, "A K"], some: Vertices, gap: Float[Array, "V A"], tolerance: float
-) -> tuple[Float[Array, "E A"], Int[Array, ""], Float[Array, ""]]:
+    utility: Float[Array, "A K *cells"],
+    paid: Float[Array, "A A V *cells"],
+    vertices: Vertices,
+    gap: Float[Array, "A V *cells"],
+    tolerance: float,
+) -> tuple[Float[Array, "E A *cells"], Int[Array, "*cells"], Float[Array, "*cells"]]:
     """The equilibria among the vertices that play several actions, each once, their number, and the least slack.
 
     Where as many parameters tie as actions are played, one belief makes these indifferent, and it has to be a belief.
     Where more tie, any of their beliefs will do: that of a basis if one does clearly, else whether a game says so.
     """
-    num_actions = utility.shape[0]
+    num_actions, cells = len(utility), gap.shape[2:]
     if num_actions == 1:
-        return jnp.full((1, 1), jnp.nan, utility.dtype), jnp.int32(0), jnp.array(jnp.inf, utility.dtype)
-    played = jax.lax.population_count(some.support).astype(int)
-    several = some.exists & (played > 1)
-    known = ~jnp.isnan(some.support_slack)
-    exact = known & (jnp.sum(some.ties, axis=1) == played)
-    same = (some.support[:, None] == some.support) & jnp.all(some.ties[:, None] == some.ties, axis=2)
-    same &= some.exists & some.exists[:, None]
-    best = jnp.max(jnp.where(same & known, some.support_slack, -jnp.inf), axis=1)  # of all bases of one vertex
-    first = ~jnp.any(jnp.tril(same, -1), axis=1)
+        nothing = jnp.full(cells, jnp.inf, gap.dtype)
+        return jnp.full((1, 1, *cells), jnp.nan, gap.dtype), jnp.zeros(cells, jnp.int32), nothing
+    several = vertices.exists & (jax.lax.population_count(vertices.support) > 1)
+    own = _belief_slack(paid, vertices)
+    known = ~jnp.isnan(own)
+    exact = known & (jnp.sum(vertices.ties, axis=0) == vertices.size)
+    plays = _on(vertices.support, num_actions)
+    worst = most(jnp.where(plays, gap, -jnp.inf))  # one that no belief justifies rules the strategy out
+    doubtful = several & ~exact & ~(worst > tolerance)
 
-    pairs = [(x, y) for x in range(num_actions) for y in range(num_actions) if x != y]
-    ahead = jnp.stack([utility[y] - utility[x] for x, y in pairs])
-    differ = jnp.max(jnp.abs(ahead), axis=1) > tolerance  # others are indifferent by construction
-    plays = some.support[:, None] >> jnp.arange(num_actions, dtype=jnp.uint32) & 1 == 1
-    worst = jnp.max(jnp.where(plays, gap, -jnp.inf), axis=1)  # one that no belief justifies rules the strategy out
-    doubtful = several & first & ~exact & ~(best > tolerance) & ~(worst > tolerance)
-    room = min(len(doubtful), 4 * num_actions)
-    (index,) = jnp.nonzero(doubtful, size=room, fill_value=len(doubtful))
-    support = some.support.at[index].get(mode="fill", fill_value=0)
-    rows = jnp.stack([support >> x & 1 == 1 for x, _ in pairs], axis=-1) & differ  # x is played
-    games = jax.vmap(lambda r, ties: game_value(ahead, r, ties))
-    value = games(rows, some.ties.at[index].get(mode="fill", fill_value=False))
-    value = jnp.where(worst > tolerance, worst, jnp.nan).at[index].set(value, mode="drop")
+    def by_games() -> tuple[Array, Array, Array]:
+        same = vertices.exists & vertices.exists[:, None] & (vertices.support[:, None] == vertices.support)
+        same &= every_one(vertices.ties[:, :, None] == vertices.ties[:, None])
+        best = jnp.max(jnp.where(same & known, own, -jnp.inf), axis=1)  # of all bases of one vertex
+        number = jnp.arange(len(several))
+        before = (number[:, None] > number).reshape(len(number), len(number), *(1,) * len(cells))
+        first = jnp.broadcast_to(~jnp.any(same & before, axis=1), own.shape)
+        pairs = [(x, y) for x in range(num_actions) for y in range(num_actions) if x != y]
+        ahead = jnp.stack([utility[y] - utility[x] for x, y in pairs])
+        differ = most(jnp.abs(jnp.moveaxis(ahead, 1, 0))) > tolerance  # others are indifferent by construction
+        rows = jnp.stack([plays[x] for x, _ in pairs]) & differ[:, None]
+        spread = [
+            jnp.broadcast_to(part, (*part.shape[: part.ndim - len(cells)], *cells)) for part in (rows, vertices.ties)
+        ]
+        ahead = jnp.broadcast_to(ahead, (*ahead.shape[:2], *cells))
+        value = _over_cells(game_value, (ahead, *spread), len(cells), over=((None, 1, 1),))
+        value = jnp.where(worst > tolerance, worst, value)
+        slack = jnp.where(exact, jnp.abs(own), jnp.where(best > tolerance, best, jnp.abs(value)))
+        slack = jnp.where(jnp.isnan(slack), 0, slack)  # a game without an end
+        holds = jnp.where(exact, own >= -tolerance, (best > tolerance) | (value <= tolerance))
+        return holds, slack, first
 
-    slack = jnp.where(exact, jnp.abs(some.support_slack), jnp.where(best > tolerance, best, jnp.abs(value)))
-    slack = jnp.where(jnp.isnan(slack), 0, slack)  # more doubtful ones than room, or a game without an end
-    holds = jnp.where(exact, some.support_slack >= -tolerance, (best > tolerance) | (value <= tolerance))
-    slack = jnp.where(~some.attained & holds, 0, slack)
-    new = several & some.attained & holds & first
-    order = jnp.argsort(~new)
-    mixed = jnp.where(new[order][:, None], some.strategy[order], jnp.nan)
-    return mixed, jnp.sum(new).astype(jnp.int32), jnp.min(jnp.where(several & first, slack, jnp.inf))
+    def by_bases() -> tuple[Array, Array, Array]:
+        slack = jnp.where(exact, jnp.abs(own), worst)
+        return exact & (own >= -tolerance), slack, jnp.ones(own.shape, bool)
+
+    shared = several & (jnp.sum(vertices.ties, axis=0) > vertices.size)
+    holds, slack, first = jax.lax.cond(jnp.any(shared) | jnp.any(doubtful), by_games, by_bases)
+    slack = jnp.where(~vertices.attained & holds, 0, slack)
+    new = several & vertices.attained & holds & first
+    index = first_true(new, len(new))
+    there = index < len(new)
+    index = jnp.where(there, index, 0)
+    mixed = [
+        jnp.where(there, jnp.take_along_axis(jnp.broadcast_to(row, new.shape), index, axis=0), jnp.nan)
+        for row in vertices.strategy
+    ]
+    return (
+        jnp.stack(mixed, axis=1),
+        jnp.sum(new, axis=0).astype(jnp.int32),
+        least(jnp.where(several & first, slack, jnp.inf)),
+    )
 
 
-def _positive(scale: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.where(scale > 0, scale, 1)
+def _belief_slack(paid: Float[Array, "A A V *cells"], vertices: Vertices) -> Float[Array, "V *cells"]:
+    """Least weight, or lead over other actions, of the belief that makes those played indifferent; NaN for none."""
+    num_actions = len(paid)
+    plays = _on(vertices.support, num_actions)
+    before = [jax.lax.population_count(vertices.support & jnp.uint32((1 << x) - 1)) for x in range(num_actions)]
+    nothing = jnp.zeros_like(paid[0, 0])
+    slack = jnp.full_like(nothing, jnp.nan)
+    for size in range(2, num_actions + 1):
+        mine = [
+            [
+                reduce(
+                    lambda got, x: jnp.where(plays[x] & (before[x] == i), paid[x, j], got), range(num_actions), nothing
+                )
+                for j in range(size)
+            ]
+            for i in range(size)
+        ]
+        belief, known = _balance([[a - b for a, b in zip(row, mine[0], strict=True)] for row in mine[1:]])
+        value = _weighted(belief, mine[0])
+        least_of = reduce(jnp.minimum, belief)
+        for y in range(num_actions):
+            ahead = value - _weighted(belief, [paid[y, j] for j in range(size)])
+            least_of = jnp.minimum(least_of, jnp.where(plays[y], jnp.inf, ahead))
+        slack = jnp.where((vertices.size == size) & vertices.attained & known, least_of, slack)
+    return slack
+
+
+def _on(support: UInt[Array, "V *cells"], num_actions: int) -> Bool[Array, "A V *cells"]:
+    return jnp.stack([support >> x & 1 == 1 for x in range(num_actions)])
+
+
+def _flat(table: Array, rank: int) -> Array:
+    """The first two axes as one."""
+    return table.reshape(-1, *table.shape[table.ndim - rank :])

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from epijax.cells import cells_last, every_one, fold, in_pieces, least, most, some
+from epijax.cells import cells_last, every_one, fold, in_pieces, least, most, positive, some
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
 
@@ -155,10 +155,10 @@ def _scaled(utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *
     finite = jnp.isfinite(divergence)
     level = jnp.where(finite, divergence, 0)
     largest = most(_higher(level[0], level[1]))
-    gain = (utility[1] - utility[0]) / _positive(most(_higher(*jnp.abs(utility))))
+    gain = (utility[1] - utility[0]) / positive(most(_higher(*jnp.abs(utility))))
     return Tables(
         gain=gain,
-        divergence=jnp.where(finite, level / _positive(largest), jnp.inf),
+        divergence=jnp.where(finite, level / positive(largest), jnp.inf),
         survives=finite[0] & finite[1],
         favours=(gain >= -tolerance, gain <= tolerance),
     )
@@ -292,7 +292,3 @@ def _lower(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*a
 
 def _higher(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*any"]:
     return jnp.where(a > b, a, b)
-
-
-def _positive(scale: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
-    return jnp.where(scale > 0, scale, 1)

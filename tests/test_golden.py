@@ -65,11 +65,19 @@ def test_single_precision_is_right_or_says_that_it_cannot_decide(golden):
 
 
 def test_more_than_two_actions(golden):
-    """Sets of every kind, equilibria of the regular ones; what is solved has no tie, what has one is `boundary`."""
+    """Sets of every kind, equilibria of the regular ones; what is solved has no tie, what has one is `boundary`.
+
+    Those with as many actions share one size: their last parameter is repeated, which is one belief under more names.
+    """
     larger = [entry for entry in golden if len(entry["utility"]) > 2]
     assert larger
+    most: dict[int, int] = {}
     for entry in larger:
-        solution = solve(entry)
+        most[len(entry["utility"])] = max(most.get(len(entry["utility"]), 0), len(entry["utility"][0]))
+    for entry in larger:
+        missing = most[len(entry["utility"])] - len(entry["utility"][0])
+        tables = {name: np.pad(entry[name], ((0, 0), (0, missing)), mode="edge") for name in ("utility", "divergence")}
+        solution = solve(tables)
         assert masks_are_right(solution, entry), entry
         assert solution.status in (ej.Status.SOLVED, ej.Status.BOUNDARY), entry
         if entry["kind"] in ("regular", "dominated", "uninformative"):

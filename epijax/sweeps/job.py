@@ -157,7 +157,7 @@ def _work(problem: Problem | FiniteProblem) -> int:
         return 1
     tables = tabulate(problem) if isinstance(problem, Problem) else problem
     num_actions, num = tables.utility.shape
-    return num if num_actions == 2 else num * count_bases(num_actions, num)
+    return num if num_actions == 2 else count_bases(num_actions, num)
 
 
 def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:

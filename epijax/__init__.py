@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from epijax import models as models
     from epijax.environment import Environment as Environment
+    from epijax.files import read_problem as read_problem
+    from epijax.files import read_tables as read_tables
     from epijax.phases import PHASES as PHASES
     from epijax.phases import phase as phase
     from epijax.problem import FiniteProblem as FiniteProblem
@@ -37,6 +39,8 @@ _ROOMS = {
     "models": "",
     "phase": "phases",
     "project": "projection",
+    "read_problem": "files",
+    "read_tables": "files",
     "solve": "solver",
     "sweep": "sweeps",
     "tabulate": "tables",

@@ -96,43 +96,58 @@ def _one_parameter_rounds(problem: Problem) -> list[str]:
 
 
 def _table_beliefs(tables: FiniteProblem) -> list[str]:
-    lines = [f"The agent can believe any of {tables.utility.shape[1]} parameters."]
     divergence, utility = np.asarray(tables.divergence), np.asarray(tables.utility)
-    for x, name in enumerate(tables.actions):
-        best = divergence[x].min()
+    tolerance = tolerance_of(tables.utility.dtype)
+    names, count = _told(tables.actions), utility.shape[1]
+    pays_most = utility >= utility.max(axis=0) - tolerance * np.abs(utility).max()
+    close = tolerance * divergence[np.isfinite(divergence)].max(initial=0)
+    lines = [
+        f"The agent can believe any of {count} parameters." if count > 1 else "The agent believes in one parameter."
+    ]
+    for name, row in zip(names, divergence, strict=True):
+        best = row.min()
         if np.isinf(best):
             lines.append(f"Playing {name} refutes them all.")
             continue
-        fitting = np.flatnonzero(divergence[x] == best)
-        justified = sorted({int(action) for action in utility[:, fitting].argmax(axis=0)})
-        shown = ", ".join(map(str, fitting[:8])) + (", …" if len(fitting) > 8 else "")
+        fitting = np.flatnonzero(row <= best + close)
+        justified = _members(names, pays_most[:, fitting].any(axis=1))
+        shown = _listed([*map(str, fitting[:8]), *([f"{len(fitting) - 8} more"] if len(fitting) > 8 else [])])
+        one = len(fitting) == 1
+        parameters, under = ("parameter", "which") if one else ("parameters", "one or another of which")
+        pay = "pays" if len(justified) == 1 else "pay"
         lines.append(
-            f"Playing {name} fits parameter {shown} best ({best:.6g} nats), "
-            f"under which {_listed([tables.actions[action] for action in justified])} pays most."
+            f"Playing {name} fits {parameters} {shown} best ({best:.6g} nats), "
+            f"under {under} {_listed(justified)} {pay} most."
         )
     return lines
 
 
 def _equilibria(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
-    lines = []
-    for name, pure, strict in zip(problem.actions, solution.pure, solution.strict, strict=True):
+    lines, names = [], _told(problem.actions)
+    for name, pure, strict in zip(names, solution.pure, solution.strict, strict=True):
         if pure:
             lines.append(f"Always playing {name} is a {'strict ' if strict else ''}Berk–Nash equilibrium.")
     for row in np.asarray(solution.mixed):
         if not np.isnan(row).any():
-            parts = [f"{share:.6g} {name}" for share, name in zip(row, problem.actions, strict=True) if share > 0]
+            parts = [f"{share:.6g} {name}" for share, name in zip(row, names, strict=True) if share > 0]
             lines.append(f"Mixing {_listed(parts)} is a Berk–Nash equilibrium.")
     return lines or ["There is no Berk–Nash equilibrium that could be told apart from a tie."]
 
 
 def _verdict(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
-    lines = [f"Rationalizable: {_listed(_members(problem.actions, solution.rationalizable))}."]
+    names = _told(problem.actions)
+    lines = [f"Rationalizable: {_listed(_members(names, solution.rationalizable))}."]
     if problem.unsafe is not None:
         entry = LEGEND[int(phase(solution, problem.unsafe))]
-        unsafe = _listed(_members(problem.actions, np.array(problem.unsafe))) or "none"
+        unsafe = _listed(_members(names, np.array(problem.unsafe))) or "none"
         lines.append(f"Unsafe: {unsafe}.  Phase: {entry.name} ({entry.meaning}).")
     sentence = Status(int(solution.status)).sentence
     return [*lines, f"Margin: {float(solution.margin):.6g} of the largest payoff or divergence.  Status: {sentence}."]
+
+
+def _told(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names for a sentence: those that are not words, such as the numbers that games give strategies, in quotes."""
+    return tuple(name if name[:1].isalpha() else f"“{name}”" for name in names)
 
 
 def _members(names: tuple[str, ...], mask) -> list[str]:

@@ -38,18 +38,29 @@ def models() -> None:
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Equilibria, rationalizable set and phase of one problem, in words."""
+    """Equilibria, rationalizable set and phase of one problem, in words.
+
+    MODEL is a built-in model, or a file: a game of two players in game.nfg of Gambit, of which the first acts and the
+    second believes, or tables "utility" and "divergence" in table.json or table.npz.
+    """
     import json
+    from functools import partial
 
     import jax
 
     import epijax as ej
+    from epijax.files import SUFFIXES
     from epijax.sweeps import check_parameters
     from epijax.view import words
 
-    name, build = _model(model)
     values = _settings(settings)
-    check_parameters(name, build, [], list(values))
+    if Path(model).suffix.lower() in SUFFIXES:
+        if values:
+            raise ValueError(f"{model} is a file of tables, which takes no settings; drop --set")
+        name, build = model, partial(ej.read_problem, model)
+    else:
+        name, build = _model(model)
+        check_parameters(name, build, [], list(values))
     with jax.enable_x64(True):
         problem = build(**values)
         if not isinstance(problem, ej.Problem | ej.FiniteProblem):

@@ -92,6 +92,64 @@ def test_solve_answers_in_json(capsys):
     assert answer["parameters"] == {"p_caught": 0.7}
 
 
+BATTLE = """NFG 1 R "Battle of the sexes" { "who acts" "who believes" } { { "opera" "2nd" } { "1" "2" } }
+{ { "" 3, 2 } { "" 0, 0 } { "" 2, 3 } } 1 2 2 3
+"""
+
+
+def test_solve_tells_a_game_from_a_file_in_words(capsys, tmp_path):
+    (tmp_path / "battle.nfg").write_text(BATTLE)
+    code, out, _ = run(capsys, "solve", tmp_path / "battle.nfg")
+    assert code == 0
+    for text in (
+        "The agent can believe any of 2 parameters.",
+        "Playing opera fits parameter 0 best (0 nats), under which opera pays most.",
+        "Always playing “2nd” is a strict Berk–Nash equilibrium.",
+        "Mixing 0.6 opera and 0.4 “2nd” is a Berk–Nash equilibrium.",
+        "Rationalizable: opera and “2nd”.",
+        "Status: solved",
+    ):
+        assert text in out
+
+
+def test_solve_tells_all_that_tie_in_a_table(capsys, tmp_path):
+    """Differences of rounding are ties, and an action that pays as much as another pays most with it."""
+    utility = [[0.1 + 0.2, 1, 0], [0.3, 0, 0], [0, 0, 0]]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"utility": utility, "divergence": [[0, 1, 2], [1, 0.3, 0.1 + 0.2], ["inf"] * 3]})
+    )
+    code, out, _ = run(capsys, "solve", tmp_path / "a.json")
+    assert code == 0
+    assert "Playing action 0 fits parameter 0 best (0 nats), under which action 0 and action 1 pay most." in out
+    assert "fits parameters 1 and 2 best (0.3 nats), under one or another of which action 0, action 1 and" in out
+    assert "Playing action 2 refutes them all." in out
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_solve_answers_for_a_file_in_json(capsys, tmp_path, suffix):
+    path, tables = tmp_path / f"table.{suffix}", {"utility": [[1, 0], [0, 1]], "divergence": [[0, 1], [1, 0]]}
+    path.write_text(json.dumps(tables | {"unsafe": [True, False]})) if suffix == "json" else np.savez(path, **tables)
+    code, out, _ = run(capsys, "solve", path, "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["model"] == str(path) and answer["parameters"] == {}
+    assert answer["strict"] == ["action 0", "action 1"] and answer["mixed"] == [[0.5, 0.5]]
+    assert answer["phase"] == ("multistable" if suffix == "json" else None)
+
+
+def test_what_is_wrong_with_a_file_is_one_line_that_names_the_entry(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("game.json").write_text('{"utility": [[1, 0]], "divergence": [[0, -0.2]]}')
+    Path("game.nfg").write_text(BATTLE.replace("3, 2", "3, two"))
+    for name, message in {
+        "game.json": "epijax: game.json: divergence[0][1] is -0.2; a divergence must be",
+        "game.nfg": "epijax: game.nfg, line 2: expected the payoff of player 2 in outcome 1, a number",
+    }.items():
+        code, out, err = run(capsys, "solve", name)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(message)
+
+
 def test_a_phase_diagram_is_dataset_picture_and_table(job):
     assert sorted(path.name for path in job.iterdir()) == ["deception.csv", "deception.svg", "deception.zarr"]
     with open(job / "deception.csv") as file:
@@ -207,6 +265,8 @@ def test_check_does_not_pass_what_is_not_computed(capsys, job, tmp_path):
     [
         (["solve", "sycofancy"], "no model 'sycofancy'; the nearest is 'sycophancy'"),
         (["solve", "nowhere.py:build"], "no Python file nowhere.py"),
+        (["solve", "nowhere.nfg"], "there is no file nowhere.nfg"),
+        (["solve", "game.nfg", "--set", "a=1"], "game.nfg is a file of tables, which takes no settings; drop --set"),
         (["solve", "mine.py"], "name its function too, as in mine.py:build"),
         (
             ["solve", "deception", "--set", "p_caught=1", "--set", "p_caught=0"],

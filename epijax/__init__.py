@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from epijax import models as models
     from epijax.environment import Environment as Environment
+    from epijax.evidence import beliefs as beliefs
+    from epijax.evidence import components as components
+    from epijax.evidence import verify as verify
+    from epijax.evidence import witness as witness
     from epijax.files import read_problem as read_problem
     from epijax.files import read_tables as read_tables
     from epijax.phases import PHASES as PHASES
@@ -35,6 +39,10 @@ _ROOMS = {
     "Problem": "problem",
     "Solution": "solution",
     "Status": "solution",
+    "beliefs": "evidence",
+    "components": "evidence",
+    "verify": "evidence",
+    "witness": "evidence",
     "kl_divergence": "projection",
     "models": "",
     "phase": "phases",

@@ -37,7 +37,8 @@ def models() -> None:
 @click.argument("model")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
+@click.option("--exact", is_flag=True, help="Decide tables in rational arithmetic: a tie is a tie.")
+def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> None:
     """Equilibria, rationalizable set and phase of one problem, in words.
 
     MODEL is a built-in model, or a file: a game of two players in game.nfg of Gambit, of which the first acts and the
@@ -49,7 +50,8 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
     import jax
 
     import epijax as ej
-    from epijax.files import SUFFIXES
+    from epijax.files import SUFFIXES, read_tables
+    from epijax.solver import decide_exactly
     from epijax.sweeps import check_parameters
     from epijax.view import words
 
@@ -58,14 +60,16 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool) -> None:
         if values:
             raise ValueError(f"{model} is a file of tables, which takes no settings; drop --set")
         name, build = model, partial(ej.read_problem, model)
+        numbers = read_tables(model) if exact else None
     else:
         name, build = _model(model)
         check_parameters(name, build, [], list(values))
+        numbers = None
     with jax.enable_x64(True):
         problem = build(**values)
         if not isinstance(problem, ej.Problem | ej.FiniteProblem):
             raise ValueError(f"{name} must return a Problem or a FiniteProblem; got {type(problem).__name__}")
-        solution = ej.solve(problem)
+        solution = decide_exactly(problem, numbers) if exact else ej.solve(problem)
         if as_json:
             answer = {"model": name, "parameters": values, **words.summary(problem, solution)}
             click.echo(json.dumps(answer, indent=2, ensure_ascii=False))

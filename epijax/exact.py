@@ -69,7 +69,7 @@ def solve_exactly(utility: Sequence[Sequence[Number]], divergence: Sequence[Sequ
 
     Source: theory §2; [EP16], [EP25].
     """
-    tables = _Tables(utility, divergence)
+    tables = Tables(utility, divergence)
     actions = range(tables.num_actions)
     if not tables.alive(tables.everything):
         nobody = (False,) * len(actions)
@@ -94,7 +94,7 @@ def solve_exactly(utility: Sequence[Sequence[Number]], divergence: Sequence[Sequ
     )
 
 
-class _Tables:
+class Tables:
     """Two tables of whole numbers; `finite[x]` are the parameters that x leaves alive."""
 
     def __init__(self, utility: Sequence[Sequence[Number]], divergence: Sequence[Sequence[Number]]):
@@ -105,21 +105,21 @@ class _Tables:
         self.utility = _whole(utility)
         # what stands for an infinite divergence is only ever multiplied by a weight of zero
         self.divergence = _whole([[0 if entry == math.inf else entry for entry in row] for row in divergence])
-        self.known: dict[tuple[int, int], bool] = {}
+        self.known: dict[tuple[int, int], dict[int, Fraction] | None] = {}
 
     # Fits
 
     def alive(self, support: int) -> int:
         """The parameters that no action of a non-empty support refutes."""
         left = -1
-        for x in _members(support):
+        for x in members(support):
             left &= self.finite[x]
         return left
 
     def best_fits(self, vertex: Vertex) -> int:
         """Θ(σ) of its strategy, of all parameters that its own support leaves alive."""
-        played = [(vertex.weights[x], self.divergence[x]) for x in _members(vertex.support)]
-        values = {k: sum(weight * row[k] for weight, row in played) for k in _members(self.alive(vertex.support))}
+        played = [(vertex.weights[x], self.divergence[x]) for x in members(vertex.support)]
+        values = {k: sum(weight * row[k] for weight, row in played) for k in members(self.alive(vertex.support))}
         least = min(values.values())
         return _bits([k for k, value in values.items() if value == least])
 
@@ -133,7 +133,7 @@ class _Tables:
         then those of the parameters. Two span an edge iff what binds on both binds on no third.
         """
         num = self.num_actions
-        first, *rest = _members(alive)
+        first, *rest = members(alive)
         rays = {(*(0,) * num, -1): self.everything}
         for x in range(num):
             if not alive & ~self.finite[x]:
@@ -182,32 +182,49 @@ class _Tables:
             cells, waiting = cells | complete, joins - complete
         return cells
 
+    def strategy(self, support: int, ties: int) -> tuple[Fraction, ...]:
+        """A strategy inside a cell: the mean of its corners."""
+        corners = [
+            _shares(v.weights)
+            for v in self.subdivision(self.alive(support))
+            if not v.support & ~support and v.ties & ties == ties
+        ]
+        return tuple(sum(shares, Fraction(0)) / len(corners) for shares in zip(*corners, strict=True))
+
     # Beliefs
 
     def balances(self, support: int, params: int) -> bool:
-        """Whether one belief over these parameters makes every action of the support a best response.
+        """Whether one belief over these parameters makes every action of the support a best response."""
+        return self.belief(support, params) is not None
+
+    def belief(self, support: int, params: int) -> dict[int, Fraction] | None:
+        """One such belief, as the weights of parameters; `None` if there is none.
 
         With x one of them, E_μ[U(x) − U(y)] is zero for y in the support, and a slack s_y ≥ 0 for the others.
         """
         if (support, params) not in self.known:
-            x, others = next(_members(support)), list(_members(self.everything & ~support))
-            leads = {tuple(self.utility[x][k] - row[k] for row in self.utility) for k in _members(params)}
-            columns = [[*lead, 1] for lead in sorted(leads)]  # parameters that pay the same are one
+            x, others = next(members(support)), list(members(self.everything & ~support))
+            # parameters that pay the same are one
+            leads = {tuple(self.utility[x][k] - row[k] for row in self.utility): k for k in members(params)}
+            columns = [[*lead, 1] for lead in sorted(leads)]
             columns += [[-int(y == z) for z in range(self.num_actions)] + [0] for y in others]
-            self.known[support, params] = _is_feasible(columns, [0] * self.num_actions + [1])
+            found = _solution(columns, [0] * self.num_actions + [1])
+            names = [leads[lead] for lead in sorted(leads)]
+            weights = None if found is None else {names[j]: w for j, w in found.items() if j < len(names) and w}
+            self.known[support, params] = weights
         return self.known[support, params]
 
     def leads(self, action: int, params: int) -> bool:
         """Whether the action alone is optimal at each of these parameters."""
         others = [row for y, row in enumerate(self.utility) if y != action]
-        return all(self.utility[action][k] > row[k] for row in others for k in _members(params))
+        return all(self.utility[action][k] > row[k] for row in others for k in members(params))
 
     def rounds(self, cells: set[tuple[int, int]]) -> list[int]:
         """X, Γ(X), Γ²(X), … until nothing is dropped any more."""
         kept = [self.everything]
         while True:
             within = {ties for support, ties in cells if not support & ~kept[-1]}
-            image = [x for x in _members(kept[-1]) if any(self.balances(1 << x, ties) for ties in within)]
+            image = [x for x in members(kept[-1]) if any(self.balances(1 << x, ties) for ties in within)]
             if _bits(image) == kept[-1]:
                 return kept
             kept.append(_bits(image))
@@ -228,8 +245,8 @@ class _Tables:
         return self.balances(v.support | w.support, v.ties & w.ties)
 
 
-def _is_feasible(columns: list[list[int]], level: list[int]) -> bool:
-    """Whether some p ≥ 0 has Σ_j p_j columns_j = level ≥ 0: the first phase of the simplex method in whole numbers.
+def _solution(columns: list[list[int]], level: list[int]) -> dict[int, Fraction] | None:
+    """The p_j of one p ≥ 0 with Σ_j p_j columns_j = level ≥ 0: the first phase of the simplex method in whole numbers.
 
     The last row is the sum of those whose equation is not met yet. All entries are over one denominator, the last
     pivot, so each division is exact; Bland's rule keeps it from going in circles.
@@ -241,7 +258,7 @@ def _is_feasible(columns: list[list[int]], level: list[int]) -> bool:
     while rows[-1][-1]:
         enters = next((j for j, gain in enumerate(rows[-1][:-1]) if gain > 0), None)
         if enters is None:
-            return False
+            return None
         ratios = [(Fraction(row[-1], row[enters]), basis[i], i) for i, row in enumerate(rows[:-1]) if row[enters] > 0]
         leaves = min(ratios)[-1]
         basis[leaves], chosen = enters, rows[leaves]
@@ -251,7 +268,7 @@ def _is_feasible(columns: list[list[int]], level: list[int]) -> bool:
             for row in rows
         ]
         scale = pivot
-    return True
+    return {j: Fraction(row[-1], scale) for j, row in zip(basis, rows, strict=False) if j < len(columns)}
 
 
 def _check(utility: Sequence[Sequence[Number]], divergence: Sequence[Sequence[Number]]) -> None:
@@ -275,7 +292,8 @@ def _shares(weights: tuple[int, ...]) -> tuple[Fraction, ...]:
     return tuple(Fraction(weight, sum(weights)) for weight in weights)
 
 
-def _members(bits: int) -> Iterator[int]:
+def members(bits: int) -> Iterator[int]:
+    """The numbers of the bits that are set."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1

@@ -400,7 +400,7 @@ def _on_face(
     alive &= distinct
     bases = _bases(size, num)
     at = [[rows[i][bases[:, j]] for i in range(size)] for j in range(size)]  # at[j][i]: action i, parameter j
-    shares, solvable = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
+    shares, firm = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
     own = _weighted(shares, at[0])
 
     def compare(lowest: tuple[Array, Array], k: int | Array) -> tuple[Array, Array]:
@@ -415,11 +415,13 @@ def _on_face(
         lowest, nearest = jax.lax.fori_loop(0, num, lambda k, found: compare(found, k), (nothing, nothing))
 
     inside = reduce(jnp.minimum, shares)
-    based = reduce(jnp.logical_and, [alive[bases[:, j]] for j in range(size)], solvable & wanted)
+    based = reduce(jnp.logical_and, [alive[bases[:, j]] for j in range(size)], (firm > 0) & wanted)
     if not few:  # an uninformative action leaves no vertex inside: the shares of the others are zero by construction
         based &= ~reduce(jnp.logical_or, [every_one(jnp.abs(row - row[:1]) <= tolerance) for row in rows])
     exists = based & (inside > tolerance) & (lowest >= -tolerance)
     slack = jnp.where(based, jnp.abs(jnp.minimum(inside, nearest)), jnp.inf)
+    loose = firm < float(jnp.finfo(own.dtype).eps) / tolerance  # its shares are out by more than the tolerance
+    slack = jnp.where(exists & loose, 0, slack)
     if few:  # nothing may change between here and the face itself
         slack = jnp.where(exists & (nearest < 2 * _sliver(own.dtype) * few), 0, slack)
     return Candidates(
@@ -434,8 +436,11 @@ def _weighted(shares: list, values: list) -> Array:
     return reduce(jnp.add, [share * value for share, value in zip(shares, values, strict=True)])
 
 
-def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Array, "*M"]], Bool[Array, "*M"]]:
-    """The weights that sum to one and solve n−1 homogeneous equations, by cofactors; and whether one set alone does."""
+def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Array, "*M"]], Float[Array, "*M"]]:
+    """The weights that sum to one and solve n−1 homogeneous equations, by cofactors; and how firmly they do.
+
+    That is zero where not one set of weights alone does; weights are out by some units of rounding over it.
+    """
     n = len(equations) + 1
     sizes = [reduce(jnp.maximum, [jnp.abs(entry) for entry in row]) for row in equations]
     equations = [[entry / positive(size) for entry in row] for row, size in zip(equations, sizes, strict=True)]
@@ -455,7 +460,7 @@ def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Arra
     total, largest = reduce(jnp.add, cofactors), reduce(jnp.maximum, [jnp.abs(jnp.asarray(c)) for c in cofactors])
     rounding = 64 * float(jnp.finfo(largest.dtype).eps)
     solvable = (largest > rounding) & (jnp.abs(total) > rounding * largest)
-    return [c / jnp.where(solvable, total, 1) for c in cofactors], solvable
+    return [c / jnp.where(solvable, total, 1) for c in cofactors], jnp.where(solvable, jnp.abs(total), 0)
 
 
 # What the payoffs make of the vertices
@@ -575,8 +580,8 @@ def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "
                     if basis != (0,):
                         continue  # one row alone, and no column chosen: once
                 else:
-                    alpha, solvable = _balance([[a - b for a, b in zip(row, at[0], strict=True)] for row in at[1:]])
-                    feasible = reduce(jnp.logical_and, [a >= 0 for a in alpha], solvable & there)
+                    alpha, firm = _balance([[a - b for a, b in zip(row, at[0], strict=True)] for row in at[1:]])
+                    feasible = reduce(jnp.logical_and, [a >= 0 for a in alpha], (firm > 0) & there)
                 worst = reduce(jnp.minimum, [_weighted(alpha, [losses[r][c] for r in chosen]) for c in columns])
                 best = jnp.maximum(best, jnp.where(feasible, worst, -jnp.inf))
     return best
@@ -682,13 +687,13 @@ def _belief_slack(paid: Float[Array, "A A V *cells"], vertices: Vertices) -> Flo
             ]
             for i in range(size)
         ]
-        belief, known = _balance([[a - b for a, b in zip(row, mine[0], strict=True)] for row in mine[1:]])
+        belief, firm = _balance([[a - b for a, b in zip(row, mine[0], strict=True)] for row in mine[1:]])
         value = _weighted(belief, mine[0])
         least_of = reduce(jnp.minimum, belief)
         for y in range(num_actions):
             ahead = value - _weighted(belief, [paid[y, j] for j in range(size)])
             least_of = jnp.minimum(least_of, jnp.where(plays[y], jnp.inf, ahead))
-        slack = jnp.where((vertices.size == size) & vertices.attained & known, least_of, slack)
+        slack = jnp.where((vertices.size == size) & vertices.attained & (firm > 0), least_of, slack)
     return slack
 
 

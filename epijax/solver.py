@@ -1,5 +1,7 @@
 """One verb: `solve` sends a problem to the path that is exact for it."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from epijax.environment import is_concrete
-from epijax.exact import solve_exactly
+from epijax.exact import Number, solve_exactly
 from epijax.many_actions import solve_many_actions
 from epijax.one_parameter import solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
@@ -36,7 +38,7 @@ def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, e
     """
     if not isinstance(problem, Problem | FiniteProblem):
         raise TypeError(f"solve takes a Problem or a FiniteProblem; got {type(problem).__name__}")
-    return _redecide(_rational(problem), tolerance) if exact else _solve(problem, tolerance)
+    return decide_exactly(problem, tolerance=tolerance) if exact else _solve(problem, tolerance)
 
 
 @eqx.filter_jit
@@ -67,8 +69,16 @@ def _rational(problem: Problem | FiniteProblem) -> FiniteProblem:
     return problem
 
 
-def _redecide(tables: FiniteProblem, tolerance: float | None) -> Solution:
-    """The rational answer with the margin of the ordinary one; the latter as it is where the tables make no problem."""
+def decide_exactly(
+    problem: Problem | FiniteProblem,
+    numbers: tuple[Sequence[Sequence[Number]], Sequence[Sequence[Number]]] | None = None,
+    tolerance: float | None = None,
+) -> Solution:
+    """`solve(problem, exact=True)`; with `numbers`, of these tables as fractions, which the problem's floats stand for.
+
+    Raises `ValueError` as `solve` does.
+    """
+    tables = _rational(problem)
     try:
         with jax.ensure_compile_time_eval():  # the tables are known, though a trace may be going on around
             measured = _solve(tables, tolerance)
@@ -76,7 +86,8 @@ def _redecide(tables: FiniteProblem, tolerance: float | None) -> Solution:
         measured = None
     if measured is not None and int(measured.status) == Status.INVALID:
         return measured
-    answer = solve_exactly(np.asarray(tables.utility).tolist(), np.asarray(tables.divergence).tolist())
+    given = numbers or (np.asarray(tables.utility).tolist(), np.asarray(tables.divergence).tolist())
+    answer = solve_exactly(*given)
     dtype = tables.utility.dtype
     rows = max(len(answer.mixed), 1 if measured is None else measured.mixed.shape[0])
     mixed = np.full((rows, tables.num_actions), np.nan, dtype)

@@ -112,6 +112,20 @@ def test_solve_tells_a_game_from_a_file_in_words(capsys, tmp_path):
         assert text in out
 
 
+def test_solve_decides_ties_exactly_and_tells_what_is_connected(capsys, tmp_path):
+    """A third and two sixths are the same only as fractions; where nothing is learned all of them are one set."""
+    game = 'NFG 1 R "" { "a" "b" } { 2 2 } 1/3 1/3 1 1/3 1/3 1/3 1 1/3'
+    (tmp_path / "ties.nfg").write_text(game)
+    code, out, _ = run(capsys, "solve", tmp_path / "ties.nfg", "--exact", "--json")
+    answer = json.loads(out)
+    assert (code, answer["status"], answer["component_of_pure"]) == (0, "solved", [0])
+    (tmp_path / "ties.nfg").write_text(game.replace("1/3 1/3 1 1/3 1/3 1/3 1 1/3", "1 1/3 1 1/3 1 1/3 1 1/3"))
+    code, out, _ = run(capsys, "solve", tmp_path / "ties.nfg", "--exact")
+    assert code == 0 and "Of these 2, 1 and 2 lie in one connected set of equilibria." in out
+    code, _, err = run(capsys, "solve", "sycophancy", "--set", "p_agree=.7", "--set", "p_honest=.6", "--exact")
+    assert code == 2 and "exact=True takes a FiniteProblem" in err
+
+
 def test_solve_tells_all_that_tie_in_a_table(capsys, tmp_path):
     """Differences of rounding are ties, and an action that pays as much as another pays most with it."""
     utility = [[0.1 + 0.2, 1, 0], [0.3, 0, 0], [0, 0, 0]]

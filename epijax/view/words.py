@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from epijax.evidence import components
 from epijax.one_parameter import elimination_rounds
 from epijax.phases import LEGEND, phase
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import project
 from epijax.response import PayoffLines
 from epijax.solution import Solution, Status, tolerance_of
-from epijax.subjective import AffineBernoulli
+from epijax.subjective import AffineBernoulli, Finite
 from epijax.tables import tabulate
 
 
@@ -28,10 +29,26 @@ def summary(problem: Problem | FiniteProblem, solution: Solution) -> dict[str, A
         "pure": _members(names, solution.pure),
         "strict": _members(names, solution.strict),
         "mixed": [[float(s) for s in row] for row in strategies if not np.isnan(row).any()],
+        **_components(problem, solution),
         "margin": None if np.isnan(solution.margin) else float(solution.margin),
         "status": status.name.lower(),
         "phase": None if code is None or status is not Status.SOLVED else LEGEND[code].name,
     }
+
+
+def _components(problem: Problem | FiniteProblem, solution: Solution) -> dict[str, Any]:
+    """Which connected set each equilibrium belongs to, in the order they are listed; of tables."""
+    if not _is_finite(problem):
+        return {}
+    found = components(problem, solution)
+    return {
+        "component_of_pure": found.pure[found.pure >= 0].tolist(),
+        "component_of_mixed": found.mixed[found.mixed >= 0].tolist(),
+    }
+
+
+def _is_finite(problem: Problem | FiniteProblem) -> bool:
+    return isinstance(problem, FiniteProblem) or isinstance(problem.model, Finite)
 
 
 def explain(problem: Problem | FiniteProblem, solution: Solution) -> str:
@@ -131,6 +148,13 @@ def _equilibria(problem: Problem | FiniteProblem, solution: Solution) -> list[st
         if not np.isnan(row).any():
             parts = [f"{share:.6g} {name}" for share, name in zip(row, names, strict=True) if share > 0]
             lines.append(f"Mixing {_listed(parts)} is a Berk–Nash equilibrium.")
+    if lines and _is_finite(problem):
+        found = components(problem, solution)
+        numbers = [*found.pure[found.pure >= 0], *found.mixed[found.mixed >= 0]]
+        for number in range(len(set(numbers))):
+            members = [str(i) for i, own in enumerate(numbers, start=1) if own == number]
+            if len(members) > 1:
+                lines.append(f"Of these {len(numbers)}, {_listed(members)} lie in one connected set of equilibria.")
     return lines or ["There is no Berk–Nash equilibrium that could be told apart from a tie."]
 
 

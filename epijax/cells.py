@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+_NEEDED_AT_ONCE = 8
+
 
 def cells_last(solve: Callable, differentiable: Callable) -> Callable:
     """A solver of one cell, whose `vmap` adds an axis of cells behind all others instead of before them.
@@ -82,6 +84,30 @@ def in_pieces(function: Callable, arguments: Any, cells: tuple[int, ...], at_onc
 
     answers = jax.tree.map(blank, jax.eval_shape(piece, jax.ShapeDtypeStruct((), jnp.int32)))
     return jax.lax.fori_loop(0, -(-cells[axis] // step), place, answers)
+
+
+def where_needed(function: Callable, needed: Bool[Array, "*cells"], arguments: Any, answers: Any) -> Any:
+    """`answers`, and in the cells that need it those of `function` instead, which takes a few cells at a time.
+
+    **Arguments:** `arguments`, `answers`: trees of arrays `[..., *cells]`.
+    """
+    cells = needed.shape
+
+    def in_a_row(leaf: Array) -> Array:
+        lead = leaf.shape[: leaf.ndim - len(cells)]
+        return jnp.broadcast_to(leaf, (*lead, *cells)).reshape(*lead, prod(cells))
+
+    arguments, answers = jax.tree.map(in_a_row, (arguments, answers))
+
+    def some_more(state: tuple) -> tuple:
+        left, answers = state
+        (index,) = jnp.nonzero(left, size=min(_NEEDED_AT_ONCE, left.size), fill_value=left.size)
+        found = function(jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=-1, mode="clip"), arguments))
+        answers = jax.tree.map(lambda whole, part: whole.at[..., index].set(part, mode="drop"), answers, found)
+        return left.at[index].set(False, mode="drop"), answers
+
+    _, answers = jax.lax.while_loop(lambda state: jnp.any(state[0]), some_more, (needed.reshape(-1), answers))
+    return jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], *cells), answers)
 
 
 def fold(better: Callable, arrays: tuple[Shaped[Array, "N *rest"], ...]) -> tuple[Shaped[Array, "*rest"], ...]:

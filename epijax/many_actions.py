@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt
 
-from epijax.cells import cells_last, every_one, first_true, in_pieces, least, most, positive, some
+from epijax.cells import cells_last, every_one, first_true, in_pieces, least, most, positive, some, where_needed
 from epijax.games import game_value
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
@@ -155,7 +155,9 @@ def _solve(tolerance: float, utility: Float[Array, "A K *cells"], divergence: Fl
     few = max(1, _NUMBERS_AT_ONCE // count)
     answers = in_pieces(with_vertices, scaled, divergence.shape[2:], max(few, at_once))
     priced = every_one(_flat(jnp.isfinite(utility), rank)) & every_one(_flat(divergence >= 0, rank))
-    return *answers, ~some(every_one(finite)), priced
+    cells = jnp.broadcast_shapes(utility.shape[2:], divergence.shape[2:])
+    refuted, priced = (jnp.broadcast_to(one, cells) for one in (~some(every_one(finite)), priced))
+    return *answers, refuted, priced
 
 
 # Where what fits best changes: of divergences alone
@@ -544,17 +546,20 @@ def _gaps(
     else:
         gap, more = jnp.zeros_like(paid[0]), vertices.exists
 
-    def by_simplex(gap: Array, stop: int) -> Array:
-        shape = gap.shape[2:]
-        ahead = jnp.broadcast_to(utility[None] - utility[:, None], (num_actions, *utility.shape[:2], *shape))
-        rows = jnp.broadcast_to(jnp.array(apart), (num_actions, num_actions, *shape))
-        ties = jnp.broadcast_to(vertices.ties[:, :stop], (utility.shape[1], stop, *shape))
-        value = _over_cells(game_value, (ahead, rows, ties), len(shape), over=((0, 0, None), (None, None, 1)))
-        return gap.at[:, :stop].set(value)
+    def by_simplex(given: tuple[Array, Array, Array]) -> Array:
+        utility, apart, ties = given
+        ahead = utility[None] - utility[:, None]
+        return _over_cells(game_value, (ahead, apart, ties), 1, over=((0, 0, None), (None, None, 1)))
 
     corners = min(num_actions, len(vertices.exists))  # single actions come first
-    gap = jax.lax.cond(jnp.any(more[:corners]), lambda: by_simplex(gap, corners), lambda: gap)
-    return jax.lax.cond(jnp.any(more[corners:]), lambda: by_simplex(gap, len(vertices.exists)), lambda: gap)
+    table = jnp.stack([jnp.stack(row) for row in apart])
+    parts = []
+    for rows in (slice(corners), slice(corners, None)):
+        if len(vertices.exists[rows]):
+            needed = some(jnp.broadcast_to(more, gap.shape[1:])[rows])
+            given = utility, table, vertices.ties[:, rows]
+            parts.append(where_needed(by_simplex, needed, given, gap[:, rows]))
+    return jnp.concatenate(parts, axis=1)
 
 
 def _over_cells(function, arguments: tuple, rank: int, over: tuple) -> Array:
@@ -626,34 +631,10 @@ def _mixed(
     worst = most(jnp.where(plays, gap, -jnp.inf))  # one that no belief justifies rules the strategy out
     doubtful = several & ~exact & ~(worst > tolerance)
 
-    def by_games() -> tuple[Array, Array, Array]:
-        same = vertices.exists & vertices.exists[:, None] & (vertices.support[:, None] == vertices.support)
-        same &= every_one(vertices.ties[:, :, None] == vertices.ties[:, None])
-        best = jnp.max(jnp.where(same & known, own, -jnp.inf), axis=1)  # of all bases of one vertex
-        number = jnp.arange(len(several))
-        before = (number[:, None] > number).reshape(len(number), len(number), *(1,) * len(cells))
-        first = jnp.broadcast_to(~jnp.any(same & before, axis=1), own.shape)
-        pairs = [(x, y) for x in range(num_actions) for y in range(num_actions) if x != y]
-        ahead = jnp.stack([utility[y] - utility[x] for x, y in pairs])
-        differ = most(jnp.abs(jnp.moveaxis(ahead, 1, 0))) > tolerance  # others are indifferent by construction
-        rows = jnp.stack([plays[x] for x, _ in pairs]) & differ[:, None]
-        spread = [
-            jnp.broadcast_to(part, (*part.shape[: part.ndim - len(cells)], *cells)) for part in (rows, vertices.ties)
-        ]
-        ahead = jnp.broadcast_to(ahead, (*ahead.shape[:2], *cells))
-        value = _over_cells(game_value, (ahead, *spread), len(cells), over=((None, 1, 1),))
-        value = jnp.where(worst > tolerance, worst, value)
-        slack = jnp.where(exact, jnp.abs(own), jnp.where(best > tolerance, best, jnp.abs(value)))
-        slack = jnp.where(jnp.isnan(slack), 0, slack)  # a game without an end
-        holds = jnp.where(exact, own >= -tolerance, (best > tolerance) | (value <= tolerance))
-        return holds, slack, first
-
-    def by_bases() -> tuple[Array, Array, Array]:
-        slack = jnp.where(exact, jnp.abs(own), worst)
-        return exact & (own >= -tolerance), slack, jnp.ones(own.shape, bool)
-
     shared = several & (jnp.sum(vertices.ties, axis=0) > vertices.size)
-    holds, slack, first = jax.lax.cond(jnp.any(shared) | jnp.any(doubtful), by_games, by_bases)
+    generic = exact & (own >= -tolerance), jnp.where(exact, jnp.abs(own), worst), jnp.ones(own.shape, bool)
+    given = utility, vertices.ties, vertices.support, vertices.exists, own, exact, worst
+    holds, slack, first = where_needed(partial(_by_games, tolerance), some(shared | doubtful), given, generic)
     slack = jnp.where(~vertices.attained & holds, 0, slack)
     new = several & vertices.attained & holds & first
     index = first_true(new, len(new))
@@ -668,6 +649,28 @@ def _mixed(
         jnp.sum(new, axis=0).astype(jnp.int32),
         least(jnp.where(several & first, slack, jnp.inf)),
     )
+
+
+def _by_games(tolerance: float, given: tuple) -> tuple[Array, Array, Array]:
+    """Of each vertex, whether one belief justifies all that it plays, how clearly, and whether none before it is it."""
+    utility, ties, support, exists, own, exact, worst = given
+    num_actions = len(utility)
+    known = ~jnp.isnan(own)
+    same = exists & exists[:, None] & (support[:, None] == support)
+    same &= every_one(ties[:, :, None] == ties[:, None])
+    best = jnp.max(jnp.where(same & known, own, -jnp.inf), axis=1)  # of all bases of one vertex
+    number = jnp.arange(len(exists))
+    first = ~jnp.any(same & (number[:, None] > number)[:, :, None], axis=1)
+    pairs = [(x, y) for x in range(num_actions) for y in range(num_actions) if x != y]
+    ahead = jnp.stack([utility[y] - utility[x] for x, y in pairs])
+    differ = most(jnp.abs(jnp.moveaxis(ahead, 1, 0))) > tolerance  # others are indifferent by construction
+    plays = _on(support, num_actions)
+    rows = jnp.stack([plays[x] for x, _ in pairs]) & differ[:, None]
+    value = _over_cells(game_value, (ahead, rows, ties), 1, over=((None, 1, 1),))
+    value = jnp.where(worst > tolerance, worst, value)
+    slack = jnp.where(exact, jnp.abs(own), jnp.where(best > tolerance, best, jnp.abs(value)))
+    holds = jnp.where(exact, own >= -tolerance, (best > tolerance) | (value <= tolerance))
+    return holds, jnp.where(jnp.isnan(slack), 0, slack), first  # NaN: a game without an end
 
 
 def _belief_slack(paid: Float[Array, "A A V *cells"], vertices: Vertices) -> Float[Array, "V *cells"]:

@@ -22,6 +22,7 @@ from epijax.games import game_value
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
 
+MOST_ACTIONS = 6  # beyond, compiling takes many minutes
 MOST_BASES = 1 << 23  # sets of parameters that are tried in one problem
 _UNROLLED = 16  # parameters compared in one fused loop; more are taken one after the other
 _SMALL = 4  # actions, up to which games are solved by trying everything; others go to the simplex method
@@ -50,26 +51,26 @@ class Faces(NamedTuple):
 class Candidates(NamedTuple):
     """Candidates for vertices, N of them: each where as many parameters tie as actions are played freely."""
 
-    strategy: Float[Array, "A N *cells"]
-    exists: Bool[Array, "N *cells"]
-    single: Int[Array, "F *cells"]  # the parameter that fits best on each face of one action
-    slack: Float[Array, "*cells"]  # how clearly they exist or do not: of divergences, scaled, and of shares
+    strategy: Float[Array, "A N *#cells"]
+    exists: Bool[Array, "N *#cells"]
+    single: Int[Array, "F *#cells"]  # the parameter that fits best on each face of one action
+    slack: Float[Array, "*#cells"]  # how clearly they exist or do not: of divergences, scaled, and of shares
 
 
 class Vertices(NamedTuple):
     """The candidates that exist, V rows of which the first are in use."""
 
-    strategy: Float[Array, "A V *cells"]
-    support: UInt[Array, "V *cells"]  # the actions that are played, as bits
+    strategy: Float[Array, "A V *#cells"]
+    support: UInt[Array, "V *#cells"]  # the actions that are played, as bits
     attained: Bool[
         Array, "V *cells"
     ]  # whether the strategy is this very vertex, and not only near a face it stands for
-    basis: Int[Array, "A V *cells"]  # the parameters it was found by; the first again where they are fewer
-    size: Int[Array, "V *cells"]  # how many of these there are
-    ties: Bool[Array, "K V *cells"]  # the parameters that fit best
-    exists: Bool[Array, "V *cells"]
-    slack: Float[Array, "*cells"]
-    crowded: Bool[Array, "*cells"]  # whether there are more than V
+    basis: Int[Array, "A V *#cells"]  # the parameters it was found by; the first again where they are fewer
+    size: Int[Array, "V *#cells"]  # how many of these there are
+    ties: Bool[Array, "K V *#cells"]  # the parameters that fit best
+    exists: Bool[Array, "V *#cells"]
+    slack: Float[Array, "*#cells"]
+    crowded: Bool[Array, "*#cells"]  # whether there are more than V
 
 
 def solve_many_actions(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
@@ -91,15 +92,17 @@ def solve_many_actions(tables: FiniteProblem, tolerance: float, valid: Bool[Arra
 
     **Returns:** the `Solution`; the rows of `mixed` are the extreme equilibria that are not pure, each once.
 
-    Raises `ValueError` where there are more sets of parameters to try than fit in memory (`MOST_BASES`).
+    Raises `ValueError` where there are more actions than `MOST_ACTIONS`, or more sets of parameters to try than fit in
+    memory, `MOST_BASES`.
 
     Source: theory §2; [EP16], [EP25].
     """
     count = count_bases(*tables.utility.shape)
-    if count > MOST_BASES:
+    if tables.num_actions > MOST_ACTIONS or count > MOST_BASES:
         raise ValueError(
             f"{tables.num_actions} actions and {tables.utility.shape[1]} parameters make {count:,} sets of parameters "
-            f"to try, more than the {MOST_BASES:,} that can be; take fewer parameters, e.g. a smaller num in tabulate"
+            f"to try, more than the {MOST_BASES:,} of {MOST_ACTIONS} actions that can be; solve with exact=True, which "
+            f"takes any number, or take fewer parameters, e.g. a smaller num in tabulate"
         )
     form = partial(_solve, tolerance)
     kept, pure, strict, mixed, num_mixed, margin, refuted, priced = cells_last(form, form)(
@@ -126,7 +129,7 @@ def _room(num_actions: int, num: int) -> int:
     return num_actions * num * 2 ** max(0, num_actions - 4) + 2**num_actions
 
 
-def _solve(tolerance: float, utility: Float[Array, "A K *cells"], divergence: Float[Array, "A K *cells"]) -> tuple:
+def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: Float[Array, "A K *#cells"]) -> tuple:
     num_actions, num = utility.shape[:2]
     count = count_bases(num_actions, num)
 
@@ -163,7 +166,9 @@ def _solve(tolerance: float, utility: Float[Array, "A K *cells"], divergence: Fl
 # Where what fits best changes: of divergences alone
 
 
-def _vertices(divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], tolerance: float) -> Vertices:
+def _vertices(
+    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], tolerance: float
+) -> Vertices:
     """Of all faces those without a little of anything matter always, the others where something is refuted."""
     num_actions, num = divergence.shape[:2]
     cells = divergence.shape[2:]
@@ -210,8 +215,8 @@ def _bases(size: int, num: int) -> np.ndarray:
 
 
 def _compacted(
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
     tolerance: float,
     groups: list[Faces],
     parts: list[Candidates],
@@ -225,14 +230,10 @@ def _compacted(
     there = index < len(exists)
     index = jnp.where(there, index, 0)
 
-    def pick(table: np.ndarray, where: Int[Array, "V *cells"]) -> Array:
-        return jnp.take(jnp.asarray(table), where, axis=0)
-
     size, support, attained, basis = _described(groups, num, index)
     single = jnp.concatenate([part.single for part in parts])
-    own = basis[0]
-    for face, best in enumerate(single):  # where one action is played freely, which is known only now
-        own = jnp.where((size == 1) & (basis[0] == face), best, own)
+    # where one action is played freely, the parameter is known only now
+    own = jnp.take_along_axis(single, jnp.where(size == 1, basis[0], 0), axis=0)
     basis = [jnp.where(size == 1, own, b) for b in basis]
 
     strategy = jnp.stack([jnp.take_along_axis(row, index, axis=0) for row in strategies])
@@ -254,8 +255,8 @@ def _compacted(
 
 
 def _described(
-    groups: list[Faces], num: int, index: Int[Array, "V *cells"]
-) -> tuple[Int[Array, "V *cells"], UInt[Array, "V *cells"], Bool[Array, "V *cells"], list[Int[Array, "V *cells"]]]:
+    groups: list[Faces], num: int, index: Int[Array, "V *#cells"]
+) -> tuple[Int[Array, "V *#cells"], UInt[Array, "V *#cells"], Bool[Array, "V *#cells"], list[Int[Array, "V *#cells"]]]:
     """Of the candidates of these numbers: how many parameters they rest on, their support, whether they are attained,
     and the parameters, in place of which those that play one action freely have the number of their face.
 
@@ -269,21 +270,19 @@ def _described(
         if group.size == 1:
             bases += corners + np.arange(len(bases))[:, None]
             corners += len(bases)
-        kind = group.support() << 4 | group.size << 1 | (not group.little[0])
+        kind = group.support() << 6 | group.size << 1 | (not group.little[0])
         tables.append(np.column_stack([np.repeat(kind, len(bases) // len(group.played)), bases]))
-    table = np.concatenate(tables).astype(np.uint32)
-    table = np.pad(table, ((0, 0), (0, table.shape[1] % 2)))
-    words = [
-        jnp.take(jnp.asarray(low | high << 16), index) for low, high in zip(table.T[::2], table.T[1::2], strict=True)
-    ]
-    kind, *basis = [part for word in words for part in (word & 0xFFFF, word >> 16)]
-    basis = [b.astype(jnp.int32) for b in basis[: groups[0].num_actions]]
-    return (kind >> 1 & 7).astype(jnp.int32), kind >> 4, kind & 1 == 1, basis
+    kinds, *params = np.concatenate(tables).astype(np.uint32).T
+    params += [np.zeros_like(kinds)] * (len(params) % 2)
+    words = [low | high << 16 for low, high in zip(params[::2], params[1::2], strict=True)]
+    kind, *words = (jnp.take(jnp.asarray(word), index) for word in (kinds, *words))
+    basis = [part.astype(jnp.int32) for word in words for part in (word & 0xFFFF, word >> 16)]
+    return (kind >> 1 & 31).astype(jnp.int32), kind >> 6, kind & 1 == 1, basis[: groups[0].num_actions]
 
 
 def _distinct(
-    divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], tolerance: float
-) -> Bool[Array, "K *cells"]:
+    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], tolerance: float
+) -> Bool[Array, "K *#cells"]:
     """Whether no parameter before this one has the same column: those that have tie by construction."""
     num = divergence.shape[1]
     distinct = [jnp.ones(divergence.shape[2:], bool)]
@@ -294,9 +293,9 @@ def _distinct(
 
 
 def _on_faces(
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
-    distinct: Bool[Array, "K *cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
+    distinct: Bool[Array, "K *#cells"],
     tolerance: float,
     faces: Faces,
 ) -> Candidates:
@@ -323,7 +322,7 @@ def _sliver(dtype) -> float:
 
 
 def _face(
-    divergence: Float[Array, "A K *cells"], finite: Bool[Array, "A K *cells"], played: Indices, little: Indices
+    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], played: Indices, little: Indices
 ) -> tuple[list[Array], Array, Array]:
     """K(σ, ·) = Σ σ_x rows[x] over the actions played freely, where these and a little others leave parameters."""
     few, sliver = len(little), _sliver(divergence.dtype)
@@ -337,8 +336,8 @@ def _face(
 
 
 def _spread(
-    shares: list[Float[Array, "M *cells"]], played: Indices, little: Indices, num_actions: int
-) -> Float[Array, "A M *cells"]:
+    shares: list[Float[Array, "M *#cells"]], played: Indices, little: Indices, num_actions: int
+) -> Float[Array, "A M *#cells"]:
     sliver = _sliver(shares[0].dtype)
     rest = 1 - sliver * len(little)
     nothing = jnp.zeros_like(shares[0])
@@ -354,9 +353,9 @@ def _spread(
 
 
 def _on_corner(
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
-    distinct: Bool[Array, "K *cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
+    distinct: Bool[Array, "K *#cells"],
     tolerance: float,
     played: Indices,
     little: Indices,
@@ -388,9 +387,9 @@ def _on_corner(
 
 
 def _on_face(
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
-    distinct: Bool[Array, "K *cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
+    distinct: Bool[Array, "K *#cells"],
     tolerance: float,
     played: Indices,
     little: Indices,
@@ -469,9 +468,9 @@ def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Arra
 
 
 def _judge(
-    utility: Float[Array, "A K *cells"],
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
+    utility: Float[Array, "A K *#cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
     vertices: Vertices,
     tolerance: float,
 ) -> tuple:
@@ -481,7 +480,7 @@ def _judge(
     gap = _gaps(utility, paid, vertices, tolerance)  # how far x is from being a best response there; negative: it is
     slacks = [vertices.slack]
 
-    def reach(members: UInt[Array, "*cells"], x: int) -> Float[Array, "*cells"]:
+    def reach(members: UInt[Array, "*#cells"], x: int) -> Float[Array, "*#cells"]:
         inside = vertices.exists & (vertices.support & ~members == 0)
         return most(jnp.where(inside, -gap[x], -jnp.inf))
 
@@ -507,7 +506,7 @@ def _judge(
     )
 
 
-def _at_bases(utility: Float[Array, "A K *cells"], vertices: Vertices) -> Float[Array, "A A V *cells"]:
+def _at_bases(utility: Float[Array, "A K *#cells"], vertices: Vertices) -> Float[Array, "A A V *#cells"]:
     """paid[x, j]: what x pays under the j-th parameter of the vertex's basis."""
     num = utility.shape[1]
     if num > _UNROLLED:
@@ -520,8 +519,8 @@ def _at_bases(utility: Float[Array, "A K *cells"], vertices: Vertices) -> Float[
 
 
 def _gaps(
-    utility: Float[Array, "A K *cells"], paid: Float[Array, "A A V *cells"], vertices: Vertices, tolerance: float
-) -> Float[Array, "A V *cells"]:
+    utility: Float[Array, "A K *#cells"], paid: Float[Array, "A A V *#cells"], vertices: Vertices, tolerance: float
+) -> Float[Array, "A V *#cells"]:
     """For each vertex and action min_μ max_y μ·(U(y,·) − U(x,·)) over beliefs μ on what fits best there, and actions y
     that pay otherwise than x; −∞ if there are none.
 
@@ -571,7 +570,7 @@ def _over_cells(function, arguments: tuple, rank: int, over: tuple) -> Array:
     return function(*arguments)
 
 
-def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "*cells"]]) -> Float[Array, "*V"]:
+def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "*#cells"]]) -> Float[Array, "*V"]:
     """max_α min_c Σ_r α(r) losses[r][c] over some rows: at an α that makes as many columns tie as it has rows."""
     best = jnp.full_like(losses[0][0], -jnp.inf)
     columns = range(len(losses[0]))
@@ -593,12 +592,12 @@ def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "
 
 
 def _strictly(
-    utility: Float[Array, "A K *cells"],
-    divergence: Float[Array, "A K *cells"],
-    finite: Bool[Array, "A K *cells"],
+    utility: Float[Array, "A K *#cells"],
+    divergence: Float[Array, "A K *#cells"],
+    finite: Bool[Array, "A K *#cells"],
     x: int,
     tolerance: float,
-) -> Float[Array, "*cells"]:
+) -> Float[Array, "*#cells"]:
     """How far x leads every other action at least, whatever of Θ(δ_x) the agent believes."""
     fits = jnp.where(finite[x], divergence[x], jnp.inf)
     best = finite[x] & (fits <= least(fits) + tolerance)
@@ -608,12 +607,12 @@ def _strictly(
 
 
 def _mixed(
-    utility: Float[Array, "A K *cells"],
-    paid: Float[Array, "A A V *cells"],
+    utility: Float[Array, "A K *#cells"],
+    paid: Float[Array, "A A V *#cells"],
     vertices: Vertices,
-    gap: Float[Array, "A V *cells"],
+    gap: Float[Array, "A V *#cells"],
     tolerance: float,
-) -> tuple[Float[Array, "E A *cells"], Int[Array, "*cells"], Float[Array, "*cells"]]:
+) -> tuple[Float[Array, "E A *#cells"], Int[Array, "*#cells"], Float[Array, "*#cells"]]:
     """The equilibria among the vertices that play several actions, each once, their number, and the least slack.
 
     Where as many parameters tie as actions are played, one belief makes these indifferent, and it has to be a belief.
@@ -673,14 +672,14 @@ def _by_games(tolerance: float, given: tuple) -> tuple[Array, Array, Array]:
     return holds, jnp.where(jnp.isnan(slack), 0, slack), first  # NaN: a game without an end
 
 
-def _belief_slack(paid: Float[Array, "A A V *cells"], vertices: Vertices) -> Float[Array, "V *cells"]:
+def _belief_slack(paid: Float[Array, "A A V *#cells"], vertices: Vertices) -> Float[Array, "V *#cells"]:
     """Least weight, or lead over other actions, of the belief that makes those played indifferent; NaN for none."""
     num_actions = len(paid)
     plays = _on(vertices.support, num_actions)
     before = [jax.lax.population_count(vertices.support & jnp.uint32((1 << x) - 1)) for x in range(num_actions)]
     nothing = jnp.zeros_like(paid[0, 0])
     slack = jnp.full_like(nothing, jnp.nan)
-    for size in range(2, num_actions + 1):
+    for size in range(2, min(num_actions, len(vertices.ties)) + 1):
         mine = [
             [
                 reduce(
@@ -700,7 +699,7 @@ def _belief_slack(paid: Float[Array, "A A V *cells"], vertices: Vertices) -> Flo
     return slack
 
 
-def _on(support: UInt[Array, "V *cells"], num_actions: int) -> Bool[Array, "A V *cells"]:
+def _on(support: UInt[Array, "V *#cells"], num_actions: int) -> Bool[Array, "A V *#cells"]:
     return jnp.stack([support >> x & 1 == 1 for x in range(num_actions)])
 
 

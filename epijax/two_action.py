@@ -87,7 +87,10 @@ def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayL
 
 
 def _solve(
-    tolerance: float, differentiable: bool, utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *cells"]
+    tolerance: float,
+    differentiable: bool,
+    utility: Float[Array, "2 K *#cells"],
+    divergence: Float[Array, "2 K *#cells"],
 ) -> tuple:
     num, *cells = jnp.broadcast_shapes(utility.shape, divergence.shape)[1:]
     tables = (jnp.broadcast_to(t, (2, num, *cells)) for t in (utility, divergence))
@@ -151,7 +154,7 @@ def _solve_cells(tolerance: float, differentiable: bool, given: tuple[Array, Arr
     )
 
 
-def _scaled(utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *cells"], tolerance: float) -> Tables:
+def _scaled(utility: Float[Array, "2 K *#cells"], divergence: Float[Array, "2 K *#cells"], tolerance: float) -> Tables:
     finite = jnp.isfinite(divergence)
     level = jnp.where(finite, divergence, 0)
     largest = most(_higher(level[0], level[1]))

@@ -12,6 +12,7 @@ import epijax as ej
 from epijax import reference
 from epijax.games import game_value
 
+BATCH = 100
 SOLVED, BOUNDARY, REFUTED = ej.Status.SOLVED, ej.Status.BOUNDARY, ej.Status.REFUTED
 
 
@@ -35,7 +36,13 @@ def solve_batch(utility, divergence):
 
 
 def solve_all(utility: np.ndarray, divergence: np.ndarray) -> Cell:
-    return Cell(*map(np.asarray, solve_batch(utility, divergence)))
+    """Batches of one size, so that each number of actions and parameters is compiled once."""
+    batches = []
+    for start in range(0, len(utility), BATCH):
+        some = [table[start : start + BATCH] for table in (utility, divergence)]
+        padded = [np.pad(table, ((0, BATCH - len(table)), (0, 0), (0, 0)), mode="edge") for table in some]
+        batches.append([np.asarray(leaf)[: len(some[0])] for leaf in solve_batch(*padded)])
+    return Cell(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 def cells_of(cells: Cell) -> list[Cell]:
@@ -219,9 +226,29 @@ def test_where_full_support_refutes_everything_there_is_no_number():
     assert not solution.rationalizable.any() and np.isnan(solution.margin)
 
 
-def test_tables_too_large_are_refused_before_anything_is_computed():
-    with pytest.raises(ValueError, match=r"5 actions and 64 parameters make .* sets of parameters to try, more than"):
-        ej.solve(ej.FiniteProblem(np.zeros((5, 64)), np.zeros((5, 64))))
+@pytest.mark.parametrize(("num_actions", "num"), [(5, 128), (7, 2)])
+def test_tables_too_large_are_refused_before_anything_is_computed(num_actions, num):
+    tables = ej.FiniteProblem(np.zeros((num_actions, num)), np.zeros((num_actions, num)))
+    with pytest.raises(ValueError, match=rf"{num_actions} actions and {num} parameters make .* solve with exact=True"):
+        ej.solve(tables)
+    assert ej.solve(tables, exact=True).status == SOLVED
+
+
+def test_a_grid_of_payoffs_and_divergences_is_each_problem_by_itself():
+    """What one axis does not change is computed once for all of it, and is the same."""
+    utility, divergence = draw(9, 5, 3, 4, refuted=0.1)
+    divergence = divergence[:3]
+
+    def answer(u, d):
+        solution = ej.solve(ej.FiniteProblem(u, d))
+        return Cell(*(getattr(solution, name) for name in Cell._fields))
+
+    grid = jax.jit(jax.vmap(jax.vmap(answer, (0, None)), (None, 0)))(utility, divergence)
+    for i in range(3):
+        row = solve_all(utility, np.broadcast_to(divergence[i], utility.shape))
+        for name in ("rationalizable", "pure", "strict", "num_mixed", "status"):
+            np.testing.assert_array_equal(getattr(grid, name)[i], getattr(row, name), err_msg=name)
+        np.testing.assert_allclose(grid.mixed[i], row.mixed, rtol=0, atol=1e-12)
 
 
 def test_it_lowers_for_every_platform():

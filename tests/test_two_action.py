@@ -4,6 +4,7 @@ The judges solve the bimatrix game (U, −K), whose Nash equilibria are the Berk
 """
 
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -403,27 +404,36 @@ def test_where_full_support_refutes_everything_there_is_no_number():
 # Derivatives
 
 
+@cache
+def compiled(what: str) -> tuple:
+    """The margin, or the first mixed equilibrium, of many tables; its gradient of one, and of many."""
+
+    def value(tables):
+        solution = ej.solve(ej.FiniteProblem(*tables))
+        return solution.margin if what == "margin" else solution.mixed[0, 1]
+
+    return jax.jit(jax.vmap(value)), jax.jit(jax.grad(value)), jax.jit(jax.vmap(jax.grad(value)))
+
+
 def gradient_and_differences(
     random_tables, what: str, *, refuted: float, batched: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients with respect to all payoffs and divergences, and central differences, 0 where K is infinite."""
     utility, divergence = random_tables(18, 200, 3, refuted=refuted)
     kept = [c.status == SOLVED and (what == "margin" or c.num_mixed > 0) for c in solve_all(utility, divergence)]
-    points = np.stack([utility, divergence], axis=1)[kept][: None if batched else 40]
+    points = np.stack([utility, divergence], axis=1)[kept]
+    assert len(points) >= 10
+    points = np.resize(points, (200, *points.shape[1:]))  # over again, so that all are compiled for one size
 
-    def value(tables):
-        solution = ej.solve(ej.FiniteProblem(*tables))
-        return solution.margin if what == "margin" else solution.mixed[0, 1]
-
-    values, one = jax.jit(jax.vmap(value)), jax.jit(jax.grad(value))
-    found = jax.jit(jax.vmap(jax.grad(value)))(points) if batched else np.stack([one(point) for point in points])
+    values, one, many = compiled(what)
+    found = many(points) if batched else np.stack([one(point) for point in points[:40]])
     expected = np.zeros(points.shape)
     for entry in np.ndindex(2, 2, 3):
         nudge = np.zeros((2, 2, 3))
         nudge[entry] = 1e-6
         expected[:, *entry] = (values(points + nudge) - values(points - nudge)) / 2e-6
-    finite = np.isfinite(points)
-    return np.where(finite, found, 0), np.where(finite, expected, 0)
+    finite = np.isfinite(points)[: len(found)]
+    return np.where(finite, found, 0), np.where(finite, expected[: len(found)], 0)
 
 
 @pytest.mark.parametrize("batched", [True, False])

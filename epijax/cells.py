@@ -55,10 +55,17 @@ def in_pieces(function: Callable, arguments: Any, cells: tuple[int, ...], at_onc
 
     **Arguments:** `arguments`, a tree of arrays, each axis of cells of full size or one; `cells`, their sizes, one for
     an axis that is not to be taken in pieces; `at_once`, the number of cells in a piece.
+
+    **Returns:** the answers, each of full size along these axes.
     """
     count = len(cells)
+
+    def full(leaf: Array) -> Array:
+        lead = leaf.ndim - count
+        return jnp.broadcast_to(leaf, (*leaf.shape[:lead], *jnp.broadcast_shapes(leaf.shape[lead:], cells)))
+
     if prod(cells) <= at_once:
-        return function(arguments)
+        return jax.tree.map(full, function(arguments))
     axis = cells.index(max(cells))
     step = max(1, at_once * cells[axis] // prod(cells))
     smaller = (*cells[:axis], step, *cells[axis + 1 :])

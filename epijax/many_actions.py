@@ -28,7 +28,6 @@ _UNROLLED = 16  # parameters compared in one fused loop; more are taken one afte
 _SMALL = 4  # actions, up to which games are solved by trying everything; others go to the simplex method
 _NUMBERS_AT_ONCE = 1 << 16  # candidates times cells, and payoffs at vertices times cells, that stay in the cache
 
-
 Indices = Sequence[int | Int[Array, ""]]  # of actions, known beforehand or when the loop comes to them
 
 
@@ -62,9 +61,7 @@ class Vertices(NamedTuple):
 
     strategy: Float[Array, "A V *#cells"]
     support: UInt[Array, "V *#cells"]  # the actions that are played, as bits
-    attained: Bool[
-        Array, "V *cells"
-    ]  # whether the strategy is this very vertex, and not only near a face it stands for
+    attained: Bool[Array, "V *#cells"]  # whether the strategy is this vertex, and not only near a face it stands for
     basis: Int[Array, "A V *#cells"]  # the parameters it was found by; the first again where they are fewer
     size: Int[Array, "V *#cells"]  # how many of these there are
     ties: Bool[Array, "K V *#cells"]  # the parameters that fit best
@@ -131,8 +128,6 @@ def _room(num_actions: int, num: int) -> int:
 
 def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: Float[Array, "A K *#cells"]) -> tuple:
     num_actions, num = utility.shape[:2]
-    count = count_bases(num_actions, num)
-
     rank = divergence.ndim - 2
     finite = jnp.isfinite(divergence)
     level = jnp.where(finite, divergence, 0)
@@ -153,9 +148,8 @@ def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: F
 
         return in_pieces(judge, (*tables, vertices), cells, at_once)
 
-    room = _room(num_actions, num)
-    at_once = max(1, 2 * _NUMBERS_AT_ONCE // (room * num_actions**2))
-    few = max(1, _NUMBERS_AT_ONCE // count)
+    at_once = max(1, 2 * _NUMBERS_AT_ONCE // (_room(num_actions, num) * num_actions**2))
+    few = max(1, _NUMBERS_AT_ONCE // count_bases(num_actions, num))
     answers = in_pieces(with_vertices, scaled, divergence.shape[2:], max(few, at_once))
     priced = every_one(_flat(jnp.isfinite(utility), rank)) & every_one(_flat(divergence >= 0, rank))
     cells = jnp.broadcast_shapes(utility.shape[2:], divergence.shape[2:])

@@ -195,6 +195,14 @@ def test_one_action_is_all_there_is():
     assert solution.num_mixed == 0
 
 
+def test_one_action_under_divergences_alone():
+    """Payoffs that no cell has of its own: its answer is there in every cell."""
+    utility, divergence = jnp.array([[1.0, 2.0]]), jnp.array([[[0.0, 1.0]], [[1.0, 0.0]], [[2.0, 1.0]]])
+    found = jax.vmap(lambda d: ej.solve(ej.FiniteProblem(utility, d)))(divergence)
+    assert found.strict.tolist() == found.pure.tolist() == found.rationalizable.tolist() == [[True]] * 3
+    assert found.status.tolist() == [SOLVED] * 3
+
+
 def test_one_parameter_leaves_only_the_best_action():
     solution = ej.solve(ej.FiniteProblem([[1.0], [3.0], [2.0]], [[0.5], [0.7], [0.0]]))
     assert solution.status == SOLVED

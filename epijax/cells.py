@@ -117,6 +117,23 @@ def where_needed(function: Callable, needed: Bool[Array, "*cells"], arguments: A
     return jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:-1], *cells), answers)
 
 
+def apart(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, computed once, whatever becomes of it.
+
+    On a CPU, XLA fuses what it takes for cheap into each of its uses and there computes it again for every entry of a
+    broadcast. What a branch returns is left as it is, as long as XLA cannot tell which branch it will be.
+    """
+    function = jax.jit(function)
+
+    def branch(*arguments: Any) -> Any:
+        entry = jax.tree.leaves(arguments)[0].reshape(-1)[0]
+        shapes = jax.eval_shape(function, *arguments)
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.cond(jnp.where(entry > 0, 1, 2) > 0, function, lambda *_: nothing, *arguments)
+
+    return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
+
+
 def fold(better: Callable, arrays: tuple[Shaped[Array, "N *rest"], ...]) -> tuple[Shaped[Array, "*rest"], ...]:
     """Arrays reduced along their first axis together, by halves: of two entries, that which `better` says."""
     while (length := len(arrays[0])) > 1:

@@ -1,12 +1,12 @@
-"""The exact path for tables with two actions: two lower envelopes over σ ∈ [0, 1] (theory §2).
+"""The exact path for tables with two actions: the lower envelope over σ ∈ [0, 1] (theory §2).
 
-With s the share of action 1, every parameter is a line K(s, θ) = (1−s)K(0, θ) + s·K(1, θ). Parameters that make action
-1 a best response form one lower envelope, those that make action 0 one form another, and their difference
+With s the share of action 1, every parameter is a line K(s, θ) = (1−s)K(0, θ) + s·K(1, θ), and what fits best is on the
+lower envelope of all. The lead of the parameters that make action 0 a best response over those that do so for action 1,
 
     f(s) = min_{θ favours 1} K(s, θ) − min_{θ favours 0} K(s, θ)
 
 answers everything: where f ≥ 0 some best-fitting belief justifies action 0, where f ≤ 0 one justifies action 1, and
-where f = 0 a belief between them makes the agent indifferent.
+where f = 0, at a vertex of the envelope, a belief between them makes the agent indifferent.
 """
 
 from functools import partial, reduce
@@ -16,47 +16,50 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from epijax.cells import cells_last, every_one, fold, in_pieces, least, most, positive, some
+from epijax.cells import apart, cells_last, every_one, in_pieces, least, most, positive
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
 
-_NUMBERS_AT_ONCE = 1 << 14  # parameters times cells, so that the tables of these cells stay in the cache
+_NUMBERS_AT_ONCE = 1 << 13  # parameters times cells, so that the tables of these cells stay in the cache
 
 
 class Tables(NamedTuple):
     """Scaled, the parameters first and the cells last."""
 
     gain: Float[Array, "K *cells"]  # of action 1 over action 0
-    divergence: Float[Array, "2 K *cells"]
-    survives: Bool[Array, "K *cells"]  # whether full-support play does not refute it
+    divergence: tuple[Float[Array, "K *cells"], Float[Array, "K *cells"]]
     favours: tuple[Bool[Array, "K *cells"], Bool[Array, "K *cells"]]  # action 1, action 0
 
 
-class Line(NamedTuple):
-    """The line of a parameter, K(s, θ) = start + slope·s."""
+class Lines(NamedTuple):
+    """K(s, θ) = start + slope·s of the parameters that full-support play does not refute."""
 
-    start: Float[Array, "*cells"]
-    slope: Float[Array, "*cells"]
+    start: Float[Array, "K *cells"]  # +∞ where refuted
+    slope: Float[Array, "K *cells"]  # scaled as they are, between −1 and 1, and more where refuted
+    sides: tuple[Float[Array, "K *cells"], Float[Array, "K *cells"]]  # the starts of those that favour action 1, 0
 
 
 class Walk(NamedTuple):
-    """Where a walk along both envelopes from s = 0 to 1 has come to, and what it has seen on its way."""
+    """Where a walk along the lower envelope from s = 0 to 1 has come to, and what it has seen on its way."""
 
     share: Float[Array, "*cells"]
-    lines: tuple[Line, ...]  # the lowest of those that favour action 1, and of those that favour action 0
+    height: Float[Array, "*cells"]  # of the envelope here
+    slope: Float[Array, "*cells"]  # of the envelope from here on
     gap: Float[Array, "*cells"]  # f here
-    before: Float[Array, "*cells"]  # f at the vertex before
+    before: Float[Array, "*cells"]  # f halfway here
     highest: Float[Array, "*cells"]  # of f where it is attained
     lowest: Float[Array, "*cells"]
     slack: Float[Array, "*cells"]
     mixed: Float[Array, "E *cells"]  # shares of action 1 in mixed equilibria
     num_mixed: Int[Array, "*cells"]
+    last: Float[Array, "*cells"]  # the last of these shares; listed when the next step begins
+    unlisted: Bool[Array, "*cells"]
 
 
 def solve_two_action(tables: FiniteProblem, tolerance: float, valid: Bool[ArrayLike, ""] = True) -> Solution:
     """Pure, strict and mixed Berk–Nash equilibria and the rationalizable set of two actions and any K parameters.
 
-    f is piecewise linear with its kinks at the vertices of the two envelopes, so its values there decide: action 0 is a
+    f changes sign at vertices of the envelope alone, so its values there and halfway between decide: action 0 is a
     pure equilibrium iff f(0) ≥ 0 and action 1 iff f(1) ≤ 0; 0 (1) is rationalizable iff f ≥ 0 (≤ 0) somewhere; the
     mixed equilibria are f's zeros inside (0, 1), of a stretch of zeros its two ends. Γ needs one round: what survives
     it teaches nothing that was not taught before. Parameters of infinite divergence fit at the ends of [0, 1] only.
@@ -105,38 +108,29 @@ def _solve_cells(tolerance: float, differentiable: bool, given: tuple[Array, Arr
     num = utility.shape[1]
     priced = every_one(jnp.isfinite(utility).reshape(2 * num, *utility.shape[2:]))
     priced &= every_one((divergence >= 0).reshape(2 * num, *utility.shape[2:]))
-    tables = _scaled(utility, divergence, tolerance)
-    gain, divergence, survives, favours = tables
-    ends = [_difference(*(least(jnp.where(side, divergence[x], jnp.inf)) for side in favours)) for x in (0, 1)]
-    uninformative = [every_one(row == row[0]) for row in divergence]
-    start = jnp.where(survives, divergence[0], 0)
-    slope = jnp.where(survives, divergence[1], 0) - start
+    tables, lines = apart(partial(_scaled, tolerance), utility, divergence)
+    ends = [
+        _difference(*(least(jnp.where(side, row, jnp.inf)) for side in tables.favours)) for row in tables.divergence
+    ]
+    uninformative = [every_one(row == row[0]) for row in tables.divergence]
+    outset = apart(partial(_outset, tolerance), tables, lines, ends)
 
     def turn(walk: Walk) -> Walk:
-        return _turn(tables, Line(start, slope), walk, tolerance, uninformative[0] & uninformative[1])
+        return _turn(tables, lines, walk, tolerance, uninformative[0] & uninformative[1])
 
-    zero = jnp.zeros_like(gain[0])
-    outset = _gap(tables, zero)
-    first = tuple(_lowest(jnp.where(survives & side, start, jnp.inf), start, slope)[1] for side in favours)
-    walk = Walk(
-        share=zero,
-        lines=first,
-        gap=outset,
-        before=outset,
-        highest=_higher(*ends),
-        lowest=_lower(*ends),
-        slack=_payoff_slack(tables, zero, tolerance),
-        mixed=jnp.full((num, *zero.shape), jnp.nan, zero.dtype),
-        num_mixed=jnp.zeros(zero.shape, jnp.int32),
-    )
     if differentiable:
-        walk, _ = jax.lax.scan(lambda walk, _: (turn(walk), None), walk, length=2 * num - 1)
+        walk, _ = jax.lax.scan(lambda walk, _: (turn(walk), None), outset, length=num)
     else:
-        walk = jax.lax.while_loop(lambda walk: jnp.any(walk.share < 1), turn, walk)
+
+        def goes_on(state: tuple[Int[Array, ""], Walk]) -> Bool[Array, ""]:
+            return (state[0] < num) & jnp.any(state[1].share < 1)
+
+        _, walk = jax.lax.while_loop(goes_on, lambda state: (state[0] + 1, turn(state[1])), (jnp.int32(0), outset))
     # towards the ends, where refuted parameters drop out, f has limits that it does not attain
-    limits = outset, walk.gap
-    at_ends = [_payoff_slack_of(gain, row, tolerance) for row in divergence]
-    at_ends += [jnp.where(uninformative[x], jnp.inf, _lower(jnp.abs(ends[x]), jnp.abs(limits[x]))) for x in (0, 1)]
+    limits = outset.gap, walk.gap
+    slacks = [_payoff_slack(tables.gain, row, least(row) + tolerance) for row in tables.divergence]
+    slacks += [jnp.where(uninformative[x], jnp.inf, _lower(jnp.abs(ends[x]), jnp.abs(limits[x]))) for x in (0, 1)]
+    slacks += [jnp.where(walk.share < 1, 0, jnp.inf)]  # not a line is passed twice, unless rounding loses one
     return (
         bits(
             [
@@ -146,136 +140,143 @@ def _solve_cells(tolerance: float, differentiable: bool, given: tuple[Array, Arr
         ),
         bits([ends[0] >= -tolerance, ends[1] <= tolerance]),
         bits([ends[0] > tolerance, ends[1] < -tolerance]),
-        walk.mixed,
+        _listed(walk),
         walk.num_mixed,
-        reduce(_lower, at_ends, walk.slack),
-        ~some(survives),
+        reduce(_lower, slacks, walk.slack),
+        every_one(jnp.isinf(lines.start)),
         priced,
     )
 
 
-def _scaled(utility: Float[Array, "2 K *#cells"], divergence: Float[Array, "2 K *#cells"], tolerance: float) -> Tables:
+def _scaled(
+    tolerance: float, utility: Float[Array, "2 K *cells"], divergence: Float[Array, "2 K *cells"]
+) -> tuple[Tables, Lines]:
     finite = jnp.isfinite(divergence)
     level = jnp.where(finite, divergence, 0)
-    largest = most(_higher(level[0], level[1]))
     gain = (utility[1] - utility[0]) / positive(most(_higher(*jnp.abs(utility))))
-    return Tables(
-        gain=gain,
-        divergence=jnp.where(finite, level / positive(largest), jnp.inf),
-        survives=finite[0] & finite[1],
-        favours=(gain >= -tolerance, gain <= tolerance),
+    favours = gain >= -tolerance, gain <= tolerance
+    survives = finite[0] & finite[1]
+    start, end = level / positive(most(_higher(*level)))
+    lines = Lines(
+        start=jnp.where(survives, start, jnp.inf),
+        slope=jnp.where(survives, end - start, 2),
+        sides=(
+            jnp.where(survives & favours[0], start, jnp.inf),
+            jnp.where(survives & favours[1], start, jnp.inf),
+        ),
+    )
+    rows = jnp.where(finite[0], start, jnp.inf), jnp.where(finite[1], end, jnp.inf)
+    return Tables(gain=gain, divergence=rows, favours=favours), lines
+
+
+def _outset(tolerance: float, tables: Tables, lines: Lines, ends: list[Float[Array, "*cells"]]) -> Walk:
+    zero = jnp.zeros_like(ends[0])
+    gap, height = _both_sides(lines, zero)
+    return Walk(
+        share=zero,
+        height=height,
+        slope=_flattest(lines, zero, height),
+        gap=gap,
+        before=gap,
+        highest=_higher(*ends),
+        lowest=_lower(*ends),
+        slack=_payoff_slack(tables.gain, lines.start, height + tolerance),
+        mixed=jnp.full(lines.start.shape, jnp.nan, zero.dtype),
+        num_mixed=jnp.zeros(zero.shape, jnp.int32),
+        last=zero - 1,
+        unlisted=jnp.zeros(zero.shape, bool),
     )
 
 
-def _turn(
-    tables: Tables, all_lines: Line, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]
-) -> Walk:
-    """On to the next vertex of either envelope: where a flatter line crosses the lowest one."""
-    crossings = [
-        _next(all_lines, line, tables.survives & side) for line, side in zip(walk.lines, tables.favours, strict=True)
-    ]
-    share = jnp.clip(_lower(crossings[0][0], crossings[1][0]), walk.share, 1)
-    lines = tuple(
-        Line(*(jnp.where((at <= share) & (share < 1), new, old) for new, old in zip(to, line, strict=True)))
-        for (at, to), line in zip(crossings, walk.lines, strict=True)
+def _turn(tables: Tables, lines: Lines, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]) -> Walk:
+    """On to the next vertex of the envelope."""
+    middle, share = apart(_next, lines, walk.share, walk.height, walk.slope)
+    (along, bottom), (gap, height) = apart(
+        lambda *of: (_both_sides(*of[:2]), _both_sides(*of[::2])), lines, middle, share
     )
-    moves = share > walk.share
-    width = share - walk.share
-    gap = _gap(tables, share)
-    middle = (walk.gap + gap) / 2
-    inside = (walk.share > 0) & (walk.share < 1)
 
-    levels = [_level(g) for g in (walk.before, walk.gap, gap)]
-    signs = [jnp.where(jnp.abs(g) <= tolerance, 0, jnp.sign(g)) for g in levels]
+    def what_fits(gain: Array, lines: Lines, *at: Array) -> tuple[Array, ...]:
+        middle, bottom, share, height = at
+        return (
+            _payoff_slack(gain, lines.start + middle * lines.slope, bottom + tolerance),
+            _payoff_slack(gain, lines.start + share * lines.slope, height + tolerance),
+            _flattest(lines, share, height),
+        )
+
+    *slacks, slope = apart(what_fits, tables.gain, lines, middle, bottom, share, height)
+
     # A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does,
     # and where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
-    turns = (levels[1] - levels[0]) * (levels[2] - levels[1]) <= 0
-    steepest = _higher(jnp.abs(walk.gap), jnp.abs(gap))
-    along = (width > tolerance) & (steepest <= tolerance) & ~teaches_nothing
-    slacks = [
-        jnp.where(turns & inside, jnp.abs(walk.gap), jnp.inf),
-        jnp.where(along, steepest, jnp.inf),
-        _payoff_slack(tables, share, tolerance),
-        _payoff_slack(tables, walk.share + width / 2, tolerance),
+    before, here, between, there = (_level(g) for g in (walk.before, walk.gap, along, gap))
+    moves = share > walk.share
+    tie = max(tolerance, 4 * _rounding(gap.dtype))
+    inside, midway, further = (moves & (s > tie) & (s < 1 - tie) for s in (walk.share, middle, share))
+    steepest = reduce(_higher, [jnp.abs(f) for f in (walk.gap, along, gap)])
+    slacks += [
+        jnp.where(inside & ((here - before) * (between - here) <= 0), jnp.abs(walk.gap), jnp.inf),
+        jnp.where(midway & ~teaches_nothing & ((between - here) * (there - between) <= 0), jnp.abs(along), jnp.inf),
+        jnp.where(midway & ~teaches_nothing & (share - walk.share > tie) & (steepest <= tie), steepest, jnp.inf),
     ]
-    clear = (walk.share > tolerance) & (walk.share < 1 - tolerance)
-    touches = (signs[1] == 0) & clear & ((signs[0] != 0) | (signs[2] != 0))
-    crosses = signs[1] * signs[2] < 0
-    fall = jnp.where(crosses, levels[1] - levels[2], 1)
-    mixed, num_mixed = walk.mixed, walk.num_mixed
-    for exists, at in ((touches, walk.share), (crosses, walk.share + width * levels[1] / fall)):
-        mixed, num_mixed = _listed(mixed, num_mixed, moves & exists, at, tolerance)
-    attained = moves & (share < 1)
+    zeros = [jnp.abs(level) <= tie for level in (before, here, between)]
+    new = inside & zeros[1] & ~(zeros[0] & zeros[2]) & (walk.share - walk.last > tie)
+    seen = [(midway, along), (further, gap)]
     return Walk(
         share=share,
-        lines=lines,
+        height=height,
+        slope=jnp.where(moves, slope, walk.slope),
         gap=gap,
-        before=jnp.where(moves, walk.gap, walk.before),
-        highest=reduce(_higher, [jnp.where(attained, gap, -jnp.inf), jnp.where(moves, middle, -jnp.inf)], walk.highest),
-        lowest=reduce(_lower, [jnp.where(attained, gap, jnp.inf), jnp.where(moves, middle, jnp.inf)], walk.lowest),
+        before=jnp.where(moves, along, walk.before),
+        highest=reduce(_higher, [jnp.where(is_, f, -jnp.inf) for is_, f in seen], walk.highest),
+        lowest=reduce(_lower, [jnp.where(is_, f, jnp.inf) for is_, f in seen], walk.lowest),
         slack=reduce(_lower, [jnp.where(moves, slack, jnp.inf) for slack in slacks], walk.slack),
-        mixed=mixed,
-        num_mixed=num_mixed,
+        mixed=_listed(walk),
+        num_mixed=walk.num_mixed + new.astype(jnp.int32),
+        last=jnp.where(new, walk.share, walk.last),
+        unlisted=new,
     )
 
 
-def _next(lines: Line, current: Line, among: Bool[Array, "K *cells"]) -> tuple[Float[Array, "*cells"], Line]:
-    """Where the first of some flatter lines crosses the current one, and that line."""
-    fall = current.slope - lines.slope
-    flatter = among & (fall > 0)
-    crossing = jnp.where(flatter, (lines.start - current.start) / jnp.where(flatter, fall, 1), jnp.inf)
-    return _lowest(crossing, lines.start, lines.slope)
+def _next(
+    lines: Lines, share: Float[Array, "*cells"], height: Float[Array, "*cells"], slope: Float[Array, "*cells"]
+) -> tuple[Float[Array, "*cells"], Float[Array, "*cells"]]:
+    """Where the first flatter line crosses the one that is lowest from here on, and the middle of the way there."""
+    fall = slope - lines.slope
+    above = jnp.where(fall > 0, lines.start + share * lines.slope - height, 0)
+    step = least(jnp.where(fall > 0, above / jnp.where(fall > 0, fall, 1), jnp.inf))
+    to = jnp.clip(share + step, share, 1)
+    return (share + to) / 2, to
 
 
-def _lowest(
-    height: Float[Array, "K *cells"], start: Float[Array, "K *cells"], slope: Float[Array, "K *cells"]
-) -> tuple[Float[Array, "*cells"], Line]:
-    """The least height, and of the lines that have it the one that falls fastest."""
-
-    def better(one: tuple, other: tuple) -> Bool[Array, "..."]:
-        return (one[0] < other[0]) | ((one[0] == other[0]) & (one[2] < other[2]))
-
-    height, start, slope = fold(better, (height, start, slope))
-    return height, Line(start, slope)
+def _both_sides(lines: Lines, share: Float[Array, "*cells"]) -> tuple[Float[Array, "*cells"], Float[Array, "*cells"]]:
+    """f where both actions are played, and the height of the envelope."""
+    one, other = (least(start + share * lines.slope) for start in lines.sides)
+    return _difference(one, other), _lower(one, other)
 
 
-def _fits(tables: Tables, share: Float[Array, "*cells"]) -> Float[Array, "K *cells"]:
-    """K(s, ·) of the parameters that survive."""
-    start, end = (jnp.where(tables.survives, row, 0) for row in tables.divergence)
-    return jnp.where(tables.survives, start + share * (end - start), jnp.inf)
+def _flattest(lines: Lines, share: Float[Array, "*cells"], height: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
+    """The slope of the line that is lowest from here on."""
+    lowest = lines.start + share * lines.slope <= height + _rounding(height.dtype)
+    return least(jnp.where(lowest, lines.slope, jnp.inf))
 
 
-def _gap(tables: Tables, share: Float[Array, "*cells"]) -> Float[Array, "*cells"]:
-    """f where both actions are played."""
-    fits = _fits(tables, share)
-    return _difference(*(least(jnp.where(side, fits, jnp.inf)) for side in tables.favours))
+def _rounding(dtype) -> float:
+    """How far the scaled heights of two lines can be apart where they cross, by rounding alone."""
+    return 16 * float(jnp.finfo(dtype).eps)
 
 
-def _payoff_slack(tables: Tables, share: Float[Array, "*cells"], tolerance: float) -> Float[Array, "*cells"]:
-    return _payoff_slack_of(tables.gain, _fits(tables, share), tolerance)
-
-
-def _payoff_slack_of(
-    gain: Float[Array, "K *cells"], fits: Float[Array, "K *cells"], tolerance: float
+def _payoff_slack(
+    gain: Float[Array, "K *cells"], fits: Float[Array, "K *cells"], most_of_fit: Float[Array, "*cells"]
 ) -> Float[Array, "*cells"]:
-    """How clearly some best fit justifies action 1, and some action 0, or none does."""
-    fitting = fits <= least(fits) + tolerance
+    """How clearly some parameter that fits so well justifies action 1, and some action 0, or none does."""
+    fitting = fits <= most_of_fit
     leads = most(jnp.where(fitting, gain, -jnp.inf)), least(jnp.where(fitting, gain, jnp.inf))
     return _lower(*map(jnp.abs, leads))
 
 
-def _listed(
-    mixed: Float[Array, "E *cells"],
-    count: Int[Array, "*cells"],
-    exists: Bool[Array, "*cells"],
-    share: Float[Array, "*cells"],
-    tolerance: float,
-) -> tuple[Float[Array, "E *cells"], Int[Array, "*cells"]]:
-    """The list with one more share, unless it lies within `tolerance` of the last."""
-    rows = jnp.arange(len(mixed)).reshape(-1, *(1,) * share.ndim)
-    again = some((rows == count - 1) & (share - mixed <= tolerance))
-    new = exists & ~again
-    return jnp.where((rows == count) & new, share, mixed), count + new.astype(jnp.int32)
+def _listed(walk: Walk) -> Float[Array, "E *cells"]:
+    """The shares of mixed equilibria, with the last one where it is not listed yet."""
+    rows = jnp.arange(len(walk.mixed)).reshape(-1, *(1,) * walk.share.ndim)
+    return jnp.where((rows == walk.num_mixed - 1) & walk.unlisted, walk.last, walk.mixed)
 
 
 def _level(gap: Float[Array, "*cells"]) -> Float[Array, "*cells"]:

@@ -69,9 +69,13 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     mixed = jnp.stack(rows)
     if len(rows) > 1:  # those that exist come first
         mixed = mixed[jnp.argsort(~jnp.stack(exists))]
-    valid = problem.valid_actions()
-    verdicts = [verdict(slacks[x], tolerance, refutes(environment, model, x), valid[x]) for x in actions]
+    valid = problem.valid_parts()
+    verdicts = [
+        jnp.maximum(verdict(slacks[x], tolerance, refutes(environment, model, x)), verdict(valid=valid[x]))
+        for x in actions
+    ]
     verdicts += [verdict(slack, tolerance) for slack in slacks[problem.num_actions :]]
+    verdicts += [verdict(valid=valid[-1])]
     return conclude(
         rationalizable=kept,
         pure=reduce(jnp.bitwise_or, [taught[x] & jnp.uint32(1 << x) for x in actions]),

@@ -69,15 +69,15 @@ class Problem(eqx.Module):
         """The frequencies (1−ε)σ + ε·uniform that the agent learns from."""
         return (1 - self.exploration) * sigma + self.exploration / self.num_actions
 
-    def valid_actions(self) -> list[Bool[Array, ""]]:
-        """For each action whether what belongs to it makes a problem with the rest, for values inside a trace."""
+    def valid_parts(self) -> list[Bool[Array, ""]]:
+        """Whether what belongs to each action makes a problem, and whether the rest does, for values inside a trace."""
         exploration = jnp.asarray(self.exploration)
         rest = self.model.is_valid() & (exploration >= 0) & (exploration <= 1)
-        return [own & rest for own in self.environment.valid_actions()]
+        return [*self.environment.valid_actions(), rest]
 
     def is_valid(self) -> Bool[Array, ""]:
         """Whether the numbers make a problem, for values inside a trace."""
-        return reduce(jnp.logical_and, self.valid_actions())
+        return reduce(jnp.logical_and, self.valid_parts())
 
 
 class FiniteProblem(eqx.Module):

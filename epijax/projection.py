@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from epijax.environment import Environment, Numbers, as_float
 from epijax.problem import Problem
+from epijax.solution import bits
 from epijax.subjective import AffineBernoulli
 
 
@@ -84,7 +85,8 @@ def fit_interval(
     moment = total(b * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
     firmness = jnp.where(informed, information / jnp.where(informed, total(jnp.abs(b) for b in beta), 1), 1)
     if len(played) == 1 or model.one_event:
-        fit = jnp.clip(moment / information, lower, upper)
+        fit = moment / information
+        fit = jnp.where(fit > lower, jnp.where(fit < upper, fit, upper), lower)
     else:
 
         def slope(theta: Float[Array, ""]) -> Float[Array, ""]:
@@ -113,9 +115,9 @@ def refutes(environment: Environment, model: AffineBernoulli, x: int) -> Bool[Ar
 
     A link that is not constant excludes nothing inside its box, so the middle of the box speaks for all of it.
     """
-    truth = environment.outcome_probs
     predicted = model.intercept[x] + model.slope[x, 0] * (model.lower[0] + model.upper[0]) / 2
-    return ((predicted <= 0) & (truth[x, 1] > 0)) | ((predicted >= 1) & (truth[x, 0] > 0))
+    excluded = bits([predicted >= 1, predicted <= 0])
+    return excluded & bits([environment.outcome_probs[x, y] > 0 for y in (0, 1)]) != 0
 
 
 def _ratio(p: Float[Array, ""], q: Float[Array, ""]) -> Float[Array, ""]:

@@ -184,7 +184,7 @@ def first_true(mask: Bool[Array, "N *cells"], room: int) -> Int[Array, "room *ce
     row = jnp.broadcast_to(jnp.arange(room, dtype=jnp.int32).reshape(-1, *(1,) * len(cells)), (room, *cells))
 
     def count_of(index: Int[Array, "room *cells"]) -> Int[Array, "room *cells"]:
-        before = jnp.take_along_axis(counted, jnp.clip(index - 1, 0, words - 1), axis=0)
+        before = jnp.take_along_axis(counted, jnp.clip(index - 1, 0, words - 1), axis=0, mode="promise_in_bounds")
         return jnp.where(index > 0, before, 0)
 
     # in loops, which XLA keeps apart: what it melts together it computes once for each use
@@ -201,7 +201,7 @@ def first_true(mask: Bool[Array, "N *cells"], room: int) -> Int[Array, "room *ce
         return jnp.where(beyond, here >> width, here), place, left - jnp.where(beyond, low, 0)
 
     at = jax.lax.fori_loop(0, words.bit_length(), nearer_word, jnp.zeros_like(row))  # words before that of this row
-    here = jnp.take_along_axis(word, jnp.clip(at, 0, words - 1), axis=0)
+    here = jnp.take_along_axis(word, jnp.clip(at, 0, words - 1), axis=0, mode="promise_in_bounds")
     _, place, _ = jax.lax.fori_loop(0, 5, nearer_bit, (here, jnp.zeros_like(row), row - count_of(at)))
     return jnp.where(row < counted[-1], 32 * at + place, num)
 

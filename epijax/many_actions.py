@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt
 
-from epijax.cells import cells_last, every_one, first_true, in_pieces, least, most, positive, some, where_needed
+from epijax.cells import apart, cells_last, every_one, first_true, in_pieces, least, most, positive, some, where_needed
 from epijax.games import game_value
 from epijax.problem import FiniteProblem
 from epijax.solution import Solution, bits, conclude, verdict
@@ -25,8 +25,11 @@ from epijax.solution import Solution, bits, conclude, verdict
 MOST_ACTIONS = 6  # beyond, compiling takes many minutes
 MOST_BASES = 1 << 23  # sets of parameters that are tried in one problem
 _UNROLLED = 16  # parameters compared in one fused loop; more are taken one after the other
+_FACES_UNROLLED = 3  # faces searched each in its own code; more share one
 _SMALL = 4  # actions, up to which games are solved by trying everything; others go to the simplex method
-_NUMBERS_AT_ONCE = 1 << 16  # candidates times cells, and payoffs at vertices times cells, that stay in the cache
+_REFUTED = 1e30  # in place of +∞: of what is not played it adds nothing, of what is played more than anything else
+_FAR = 1e15  # more than that and it is refuted, whatever it is weighted and added with
+_NUMBERS_AT_ONCE = 1 << 18  # candidates times cells, and payoffs at vertices times cells, that stay in the cache
 
 Indices = Sequence[int | Int[Array, ""]]  # of actions, known beforehand or when the loop comes to them
 
@@ -52,7 +55,7 @@ class Candidates(NamedTuple):
 
     strategy: Float[Array, "A N *#cells"]
     exists: Bool[Array, "N *#cells"]
-    single: Int[Array, "F *#cells"]  # the parameter that fits best on each face of one action
+    single: Int[Array, "F *#cells"]  # the parameter that fits best, of candidates that play one action freely
     slack: Float[Array, "*#cells"]  # how clearly they exist or do not: of divergences, scaled, and of shares
 
 
@@ -133,20 +136,19 @@ def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: F
     level = jnp.where(finite, divergence, 0)
     scaled = (
         utility / positive(most(_flat(jnp.abs(utility), rank))),
-        level / positive(most(_flat(level, rank))),
-        finite,
+        jnp.where(finite, level / positive(most(_flat(level, rank))), _REFUTED),
     )
 
-    def with_vertices(tables: tuple[Array, Array, Array]) -> tuple:
-        utility, divergence, finite = tables
+    def with_vertices(tables: tuple[Array, Array]) -> tuple:
+        utility, divergence = tables
         own = divergence.shape[2:]
-        vertices = in_pieces(lambda given: _vertices(given[0], given[1], tolerance), (divergence, finite), own, few)
+        vertices = in_pieces(partial(_vertices, tolerance), divergence, own, few)
         cells = jnp.broadcast_shapes(utility.shape[2:], own)
 
-        def judge(given: tuple[Array, Array, Array, Vertices]) -> tuple:
-            return _judge(given[0], given[1], given[2], given[3], tolerance)
+        def judge(given: tuple[Array, Array, Vertices]) -> tuple:
+            return _judge(*given, tolerance)
 
-        return in_pieces(judge, (*tables, vertices), cells, at_once)
+        return in_pieces(judge, (utility, divergence, vertices), cells, at_once)
 
     at_once = max(1, 2 * _NUMBERS_AT_ONCE // (_room(num_actions, num) * num_actions**2))
     few = max(1, _NUMBERS_AT_ONCE // count_bases(num_actions, num))
@@ -160,17 +162,15 @@ def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: F
 # Where what fits best changes: of divergences alone
 
 
-def _vertices(
-    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], tolerance: float
-) -> Vertices:
+def _vertices(tolerance: float, divergence: Float[Array, "A K *#cells"]) -> Vertices:
     """Of all faces those without a little of anything matter always, the others where something is refuted."""
     num_actions, num = divergence.shape[:2]
     cells = divergence.shape[2:]
     plain, refuting = _groups(num_actions, num)
-    distinct = _distinct(divergence, finite, tolerance)
+    distinct = apart(partial(_distinct, tolerance), divergence)
 
     def search(groups: list[Faces]) -> list[Candidates]:
-        return [_on_faces(divergence, finite, distinct, tolerance, group) for group in groups]
+        return [apart(partial(_on_faces, tolerance, group), divergence, distinct) for group in groups]
 
     def nothing(group: Faces) -> Candidates:
         count = len(group.played) * len(_bases(group.size, num))
@@ -183,8 +183,10 @@ def _vertices(
 
     parts = search(plain)
     if refuting:
-        parts += jax.lax.cond(jnp.all(finite), lambda: [nothing(g) for g in refuting], lambda: search(refuting))
-    return _compacted(divergence, finite, tolerance, [*plain, *refuting], parts)
+        parts += jax.lax.cond(
+            jnp.all(divergence < _FAR), lambda: [nothing(g) for g in refuting], lambda: search(refuting)
+        )
+    return _compacted(divergence, tolerance, [*plain, *refuting], parts)
 
 
 def _groups(num_actions: int, num: int) -> tuple[list[Faces], list[Faces]]:
@@ -209,39 +211,39 @@ def _bases(size: int, num: int) -> np.ndarray:
 
 
 def _compacted(
-    divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
-    tolerance: float,
-    groups: list[Faces],
-    parts: list[Candidates],
+    divergence: Float[Array, "A K *#cells"], tolerance: float, groups: list[Faces], parts: list[Candidates]
 ) -> Vertices:
     """The candidates on these faces that exist, in as many rows as there may be."""
     num_actions, num = divergence.shape[:2]
-    exists = jnp.concatenate([part.exists for part in parts])
-    strategies = jnp.concatenate([part.strategy for part in parts], axis=1)
     room = _room(num_actions, num)
-    index = first_true(exists, room)
+    exists = jnp.concatenate([part.exists for part in parts])
+    index = apart(partial(first_true, room=room), exists)
     there = index < len(exists)
     index = jnp.where(there, index, 0)
 
-    size, support, attained, basis = _described(groups, num, index)
-    single = jnp.concatenate([part.single for part in parts])
-    # where one action is played freely, the parameter is known only now
-    own = jnp.take_along_axis(single, jnp.where(size == 1, basis[0], 0), axis=0)
-    basis = [jnp.where(size == 1, own, b) for b in basis]
+    def described(index: Array, single: Array) -> tuple:
+        size, support, attained, basis = _described(groups, num, index)
+        # where one action is played freely, the parameter is known only now
+        own = jnp.take_along_axis(single, jnp.where(size == 1, basis[0], 0), axis=0, mode="promise_in_bounds")
+        return size, support, attained, jnp.stack([jnp.where(size == 1, own, b) for b in basis])
 
-    strategy = jnp.stack([jnp.take_along_axis(row, index, axis=0) for row in strategies])
-    alive = every_one(finite[:, :, None] | (_on(support, num_actions)[:, None] == 0))
-    values = sum(s[None] * d[:, None] for s, d in zip(strategy, divergence, strict=True))
-    values = jnp.where(alive, values, jnp.inf)
-    ties = alive & (values <= least(values) + tolerance)
+    def looked_up(index: Array, parts: list[Candidates]) -> list[Array]:
+        rows = (jnp.concatenate([part.strategy[x] for part in parts]) for x in range(num_actions))
+        return [jnp.take_along_axis(row, index, axis=0, mode="promise_in_bounds") for row in rows]
+
+    def fitting(strategy: list[Array], divergence: Array) -> Array:
+        values = _weighted([s[None] for s in strategy], [d[:, None] for d in divergence])
+        return values <= least(values) + tolerance
+
+    size, support, attained, basis = apart(described, index, jnp.concatenate([part.single for part in parts]))
+    strategy = apart(looked_up, index, parts)
     return Vertices(
-        strategy=strategy,
+        strategy=jnp.stack(strategy),
         support=support,
         attained=attained,
-        basis=jnp.stack(basis),
+        basis=basis,
         size=size,
-        ties=ties,
+        ties=apart(fitting, strategy, divergence),
         exists=there,
         slack=reduce(jnp.minimum, [part.slack for part in parts]),
         crowded=jnp.sum(exists, axis=0) > room,
@@ -274,38 +276,35 @@ def _described(
     return (kind >> 1 & 31).astype(jnp.int32), kind >> 6, kind & 1 == 1, basis[: groups[0].num_actions]
 
 
-def _distinct(
-    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], tolerance: float
-) -> Bool[Array, "K *#cells"]:
+def _distinct(tolerance: float, divergence: Float[Array, "A K *#cells"]) -> Bool[Array, "K *#cells"]:
     """Whether no parameter before this one has the same column: those that have tie by construction."""
-    num = divergence.shape[1]
-    distinct = [jnp.ones(divergence.shape[2:], bool)]
-    for k in range(1, num):
-        near = jnp.abs(divergence[:, :k] - divergence[:, k : k + 1]) <= tolerance
-        distinct.append(~some(every_one(near & (finite[:, :k] == finite[:, k : k + 1]))))
-    return jnp.stack(distinct)
+    num, rank = divergence.shape[1], divergence.ndim - 2
+    furthest = most(jnp.abs(divergence[:, :, None] - divergence[:, None]))
+    before = jnp.arange(num)[:, None] < jnp.arange(num)
+    return least(jnp.where(before.reshape(num, num, *(1,) * rank), furthest, jnp.inf)) > tolerance
 
 
 def _on_faces(
-    divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
-    distinct: Bool[Array, "K *#cells"],
-    tolerance: float,
-    faces: Faces,
+    tolerance: float, faces: Faces, divergence: Float[Array, "A K *#cells"], distinct: Bool[Array, "K *#cells"]
 ) -> Candidates:
     """The candidates on these faces, one face after the other."""
     form = _on_corner if faces.size == 1 else _on_face
-    on_face = partial(form, divergence, finite, distinct, tolerance)
-    if len(faces.played) * divergence.shape[1] <= _UNROLLED:
+    on_face = partial(form, divergence, distinct, tolerance)
+    if len(faces.played) <= _FACES_UNROLLED:
         parts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(on_face, faces.played, faces.little))
     else:
         found = [jnp.array(side, jnp.int32).reshape(len(side), -1) for side in (faces.played, faces.little)]
         parts = jax.lax.map(lambda face: on_face(*map(list, face)), tuple(found))
-    shape = parts.exists.shape
+    return _joined(parts)
+
+
+def _joined(parts: Candidates) -> Candidates:
+    """Candidates that were found apart, `[parts, ...]`, in one row."""
+    strategy = jnp.moveaxis(parts.strategy, 0, 1)
     return Candidates(
-        strategy=jnp.moveaxis(parts.strategy, 0, 1).reshape(len(divergence), shape[0] * shape[1], *shape[2:]),
-        exists=parts.exists.reshape(shape[0] * shape[1], *shape[2:]),
-        single=parts.single.reshape(-1, *shape[2:]) if faces.size == 1 else parts.single[:0],
+        strategy=strategy.reshape(len(strategy), -1, *strategy.shape[3:]),
+        exists=parts.exists.reshape(-1, *parts.exists.shape[2:]),
+        single=parts.single.reshape(-1, *parts.single.shape[2:]),
         slack=least(parts.slack),
     )
 
@@ -316,17 +315,15 @@ def _sliver(dtype) -> float:
 
 
 def _face(
-    divergence: Float[Array, "A K *#cells"], finite: Bool[Array, "A K *#cells"], played: Indices, little: Indices
-) -> tuple[list[Array], Array, Array]:
-    """K(σ, ·) = Σ σ_x rows[x] over the actions played freely, where these and a little others leave parameters."""
+    divergence: Float[Array, "A K *#cells"], played: Indices, little: Indices
+) -> tuple[list[Array], Bool[Array, "*#cells"]]:
+    """K(σ, ·) = Σ σ_x rows[x] over the actions played freely, and whether each played a little refutes something."""
     few, sliver = len(little), _sliver(divergence.dtype)
     rows = [divergence[x] for x in played]
-    alive = reduce(jnp.logical_and, [finite[x] for x in (*played, *little)])
-    wanted = reduce(jnp.logical_and, [~every_one(finite[x]) for x in little], jnp.ones(divergence.shape[2:], bool))
-    if few:
-        more = sliver * reduce(jnp.add, [divergence[x] for x in little]) / (1 - sliver * few)
-        rows = [row + more for row in rows]
-    return rows, alive, wanted
+    if not few:
+        return rows, jnp.ones(divergence.shape[2:], bool)
+    more = sliver * reduce(jnp.add, [divergence[x] for x in little]) / (1 - sliver * few)
+    return [row + more for row in rows], reduce(jnp.logical_and, [most(divergence[x]) > _FAR for x in little])
 
 
 def _spread(
@@ -348,7 +345,6 @@ def _spread(
 
 def _on_corner(
     divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
     distinct: Bool[Array, "K *#cells"],
     tolerance: float,
     played: Indices,
@@ -357,32 +353,31 @@ def _on_corner(
     """The one candidate that plays one action freely: what it rests on fits it best."""
     num_actions, num = divergence.shape[:2]
     few = len(little)
-    (row,), alive, wanted = _face(divergence, finite, played, little)
-    fits = jnp.where(alive, row, jnp.inf)
-    basis = jnp.argmin(jnp.where(distinct, fits, jnp.inf), axis=0).astype(jnp.int32)
-    gaps = jnp.where(alive, row - least(fits), jnp.inf)
+    (row,), wanted = _face(divergence, played, little)
+    basis = jnp.argmin(jnp.where(distinct, row, jnp.inf), axis=0).astype(jnp.int32)
+    lowest = least(row)
+    gaps = row - lowest
     itself = jnp.arange(num).reshape(-1, *(1,) * basis.ndim) == basis
     nearest = least(jnp.where(itself | ~distinct, jnp.inf, gaps))
-    exists = some(alive) & wanted
+    exists = (lowest < _FAR) & wanted
     if few:  # nothing may change between here and the face itself
         own = divergence[played[0]]
-        at_basis = jnp.take_along_axis(own, basis[None], axis=0)[0]
-        hidden = least(jnp.where(alive, own - at_basis, jnp.inf)) < -tolerance
+        at_basis = jnp.take_along_axis(own, basis[None], axis=0, mode="promise_in_bounds")[0]
+        hidden = least(jnp.where(row < _FAR, own - at_basis, jnp.inf)) < -tolerance
     else:
-        nearest = jnp.where(every_one(alive & (gaps <= tolerance)), jnp.inf, nearest)  # uninformative
+        nearest = jnp.where(most(gaps) <= tolerance, jnp.inf, nearest)  # uninformative
         hidden = jnp.zeros_like(exists)
     slack = jnp.where(exists, jnp.where(hidden, 0, jnp.abs(nearest)), jnp.inf)
     return Candidates(
         strategy=_spread([jnp.ones_like(slack)[None]], played, little, num_actions),
         exists=exists[None],
-        single=basis,
+        single=basis[None],
         slack=slack,
     )
 
 
 def _on_face(
     divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
     distinct: Bool[Array, "K *#cells"],
     tolerance: float,
     played: Indices,
@@ -391,29 +386,47 @@ def _on_face(
     """The candidates that play several actions freely, some a little, and no others."""
     num_actions, num = divergence.shape[:2]
     size, few = len(played), len(little)
-    rows, alive, wanted = _face(divergence, finite, played, little)
-    alive &= distinct
     bases = _bases(size, num)
-    at = [[rows[i][bases[:, j]] for i in range(size)] for j in range(size)]  # at[j][i]: action i, parameter j
-    shares, firm = _balance([[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)])
-    own = _weighted(shares, at[0])
-
-    def compare(lowest: tuple[Array, Array], k: int | Array) -> tuple[Array, Array]:
-        gap = jnp.where(alive[k], _weighted(shares, [row[k] for row in rows]) - own, jnp.inf)
-        member = jnp.any(jnp.asarray(bases) == k, axis=1).reshape(-1, *(1,) * wanted.ndim)
-        return jnp.minimum(lowest[0], gap), jnp.minimum(lowest[1], jnp.where(member, jnp.inf, gap))
-
-    nothing = jnp.full(own.shape, jnp.inf, own.dtype)
-    if num <= _UNROLLED:
-        lowest, nearest = reduce(compare, range(num), (nothing, nothing))
-    else:
-        lowest, nearest = jax.lax.fori_loop(0, num, lambda k, found: compare(found, k), (nothing, nothing))
-
-    inside = reduce(jnp.minimum, shares)
-    based = reduce(jnp.logical_and, [alive[bases[:, j]] for j in range(size)], (firm > 0) & wanted)
+    outside = np.where((bases[:, :, None] == np.arange(num)).any(axis=1), np.inf, 0).astype(divergence.dtype).T
+    rows, wanted = _face(divergence, played, little)
     if not few:  # an uninformative action leaves no vertex inside: the shares of the others are zero by construction
-        based &= ~reduce(jnp.logical_or, [every_one(jnp.abs(row - row[:1]) <= tolerance) for row in rows])
-    exists = based & (inside > tolerance) & (lowest >= -tolerance)
+        wanted &= ~reduce(jnp.logical_or, [every_one(jnp.abs(row - row[:1]) <= tolerance) for row in rows])
+
+    def eligible(rows: list[Array], distinct: Array) -> list[Array]:
+        """What one action refutes fits nothing on this face, not even where that action is not played."""
+        fits = distinct & (reduce(jnp.add, rows) < _FAR)
+        return [jnp.where(fits, row, _REFUTED) for row in rows]
+
+    rows = apart(eligible, rows, distinct)
+
+    def differences(rows: list[Array]) -> tuple[list[Array], list[list[Array]], Array]:
+        at = [[row[bases[:, j]] for row in rows] for j in range(size)]  # at[j][i]: action i, parameter j
+        total = reduce(jnp.add, [reduce(jnp.add, column) for column in at])
+        return at[0], [[a - b for a, b in zip(at[j], at[0], strict=True)] for j in range(1, size)], total
+
+    def compare(rows: list[Array], shares: list[Array], own: Array) -> Array:
+        """How much worse what fits best outside the basis is."""
+
+        def nearer(gap: Array, k: int | Array) -> Array:
+            others = jnp.asarray(outside)[k].reshape(-1, *(1,) * wanted.ndim)
+            here = others + (_weighted(shares, [row[k] for row in rows]) - own)
+            return jnp.where(here < gap, here, gap)
+
+        def block(i: Array, gap: Array) -> Array:
+            return reduce(nearer, [jnp.minimum(i * _UNROLLED + k, num - 1) for k in range(_UNROLLED)], gap)
+
+        nothing = jnp.full(own.shape, jnp.inf, own.dtype)
+        if num <= _UNROLLED:
+            return reduce(nearer, range(num), nothing)
+        return jax.lax.fori_loop(0, -(-num // _UNROLLED), block, nothing)
+
+    first, equations, total = apart(differences, rows)
+    shares, firm = apart(_balance, equations)
+    own = apart(_weighted, shares, first)
+    nearest = apart(compare, rows, shares, own)
+    inside = reduce(jnp.minimum, shares)
+    based = (firm > 0) & wanted & (total < _FAR)
+    exists = based & (inside > tolerance) & (nearest >= -tolerance)
     slack = jnp.where(based, jnp.abs(jnp.minimum(inside, nearest)), jnp.inf)
     loose = firm < float(jnp.finfo(own.dtype).eps) / tolerance  # its shares are out by more than the tolerance
     slack = jnp.where(exists & loose, 0, slack)
@@ -422,9 +435,13 @@ def _on_face(
     return Candidates(
         strategy=_spread(shares, played, little, num_actions),
         exists=exists,
-        single=jnp.zeros(wanted.shape, jnp.int32),
+        single=jnp.zeros((0, *wanted.shape), jnp.int32),
         slack=least(slack),
     )
+
+
+def _higher(a: Array, b: Array) -> Array:
+    return jnp.where(a > b, a, b)
 
 
 def _weighted(shares: list, values: list) -> Array:
@@ -437,40 +454,45 @@ def _balance(equations: list[list[Float[Array, "*M"]]]) -> tuple[list[Float[Arra
     That is zero where not one set of weights alone does; weights are out by some units of rounding over it.
     """
     n = len(equations) + 1
-    sizes = [reduce(jnp.maximum, [jnp.abs(entry) for entry in row]) for row in equations]
-    equations = [[entry / positive(size) for entry in row] for row, size in zip(equations, sizes, strict=True)]
-    minors: dict[tuple[int, ...], Array | float] = {(): 1.0}
-    for k, row in enumerate(equations):
-        minors = {
-            columns: reduce(
-                jnp.add,
-                [
-                    (-1) ** (k + j) * row[column] * minors[(*columns[:j], *columns[j + 1 :])]
-                    for j, column in enumerate(columns)
-                ],
-            )
-            for columns in combinations(range(n), k + 1)
-        }
-    cofactors = [(-1) ** x * minors[tuple(y for y in range(n) if y != x)] for x in range(n)]
-    total, largest = reduce(jnp.add, cofactors), reduce(jnp.maximum, [jnp.abs(jnp.asarray(c)) for c in cofactors])
-    rounding = 64 * float(jnp.finfo(largest.dtype).eps)
-    solvable = (largest > rounding) & (jnp.abs(total) > rounding * largest)
-    return [c / jnp.where(solvable, total, 1) for c in cofactors], jnp.where(solvable, jnp.abs(total), 0)
+
+    def scaled(equations: list[list[Array]]) -> list[list[Array]]:
+        scales = [1 / positive(reduce(_higher, [jnp.abs(entry) for entry in row])) for row in equations]
+        return [[entry * scale for entry in row] for row, scale in zip(equations, scales, strict=True)]
+
+    def cofactors(equations: list[list[Array]]) -> list[Array]:
+        minors: dict[tuple[int, ...], Array | float] = {(): 1.0}
+        for k, row in enumerate(equations):
+            minors = {
+                columns: reduce(
+                    jnp.add,
+                    [
+                        (-1) ** (k + j) * row[column] * minors[(*columns[:j], *columns[j + 1 :])]
+                        for j, column in enumerate(columns)
+                    ],
+                )
+                for columns in combinations(range(n), k + 1)
+            }
+        return [(-1) ** x * jnp.asarray(minors[tuple(y for y in range(n) if y != x)]) for x in range(n)]
+
+    def weights(cofactors: list[Array]) -> tuple[list[Array], Array]:
+        total, largest = reduce(jnp.add, cofactors), reduce(_higher, [jnp.abs(c) for c in cofactors])
+        rounding = 64 * float(jnp.finfo(largest.dtype).eps)
+        solvable = (largest > rounding) & (jnp.abs(total) > rounding * largest)
+        share = 1 / jnp.where(solvable, total, 1)
+        return [c * share for c in cofactors], jnp.where(solvable, jnp.abs(total), 0)
+
+    return weights(apart(cofactors, apart(scaled, equations)))
 
 
 # What the payoffs make of the vertices
 
 
 def _judge(
-    utility: Float[Array, "A K *#cells"],
-    divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
-    vertices: Vertices,
-    tolerance: float,
+    utility: Float[Array, "A K *#cells"], divergence: Float[Array, "A K *#cells"], vertices: Vertices, tolerance: float
 ) -> tuple:
     """The sets as bits, the mixed equilibria and their number, and the margin."""
     num_actions = len(utility)
-    paid = _at_bases(utility, vertices)
+    paid = apart(_at_bases, utility, vertices)
     gap = _gaps(utility, paid, vertices, tolerance)  # how far x is from being a best response there; negative: it is
     slacks = [vertices.slack]
 
@@ -487,7 +509,7 @@ def _judge(
 
     alone = [reach(jnp.full_like(kept, 1 << x), x) for x in range(num_actions)]
     slacks += [jnp.abs(lead) for lead in alone]
-    strict = [_strictly(utility, divergence, finite, x, tolerance) for x in range(num_actions)]
+    strict = [_strictly(utility, divergence, x, tolerance) for x in range(num_actions)]
     mixed, num_mixed, mixed_slack = _mixed(utility, paid, vertices, gap, tolerance)
     margin = reduce(jnp.minimum, [*slacks, *(jnp.abs(lead) for lead in strict), mixed_slack])
     return (
@@ -505,7 +527,7 @@ def _at_bases(utility: Float[Array, "A K *#cells"], vertices: Vertices) -> Float
     num = utility.shape[1]
     if num > _UNROLLED:
         index = vertices.basis[None] + jnp.zeros(utility.shape[2:], jnp.int32)
-        return jnp.take_along_axis(utility[:, :, None], index, axis=1)
+        return jnp.take_along_axis(utility[:, :, None], index, axis=1, mode="promise_in_bounds")
     paid = jnp.zeros((), utility.dtype)
     for k in range(num):
         paid = jnp.where(vertices.basis == k, utility[:, k][:, None, None], paid)
@@ -522,7 +544,7 @@ def _gaps(
     for actions that are uninformative or tables with ties, by the simplex method.
     """
     num_actions = len(utility)
-    apart = [
+    apart_from = [
         [most(jnp.abs(utility[y] - utility[x])) > tolerance for y in range(num_actions)] for x in range(num_actions)
     ]
     others = [[y for y in range(num_actions) if y != x] for x in range(num_actions)]
@@ -530,22 +552,22 @@ def _gaps(
     if num_actions == 1:
         gap = jnp.full_like(paid[0], -jnp.inf)
     elif num_actions <= _SMALL:
-        losses = [
-            [jnp.stack([paid[y[r], j] - paid[x, j] for x, y in enumerate(others)]) for j in range(num_actions)]
-            for r in range(num_actions - 1)
-        ]
-        rows = [jnp.stack([apart[x][y[r]] for x, y in enumerate(others)])[:, None] for r in range(num_actions - 1)]
-        gap = _small_game(losses, rows)
+        gap = jnp.stack(
+            [
+                apart(_small_game, [paid[y] - paid[x] for y in others[x]], [apart_from[x][y] for y in others[x]])
+                for x in range(num_actions)
+            ]
+        )
     else:
         gap, more = jnp.zeros_like(paid[0]), vertices.exists
 
     def by_simplex(given: tuple[Array, Array, Array]) -> Array:
-        utility, apart, ties = given
+        utility, rows, ties = given
         ahead = utility[None] - utility[:, None]
-        return _over_cells(game_value, (ahead, apart, ties), 1, over=((0, 0, None), (None, None, 1)))
+        return _over_cells(game_value, (ahead, rows, ties), 1, over=((0, 0, None), (None, None, 1)))
 
     corners = min(num_actions, len(vertices.exists))  # single actions come first
-    table = jnp.stack([jnp.stack(row) for row in apart])
+    table = jnp.stack([jnp.stack(row) for row in apart_from])
     parts = []
     for rows in (slice(corners), slice(corners, None)):
         if len(vertices.exists[rows]):
@@ -586,15 +608,10 @@ def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "
 
 
 def _strictly(
-    utility: Float[Array, "A K *#cells"],
-    divergence: Float[Array, "A K *#cells"],
-    finite: Bool[Array, "A K *#cells"],
-    x: int,
-    tolerance: float,
+    utility: Float[Array, "A K *#cells"], divergence: Float[Array, "A K *#cells"], x: int, tolerance: float
 ) -> Float[Array, "*#cells"]:
     """How far x leads every other action at least, whatever of Θ(δ_x) the agent believes."""
-    fits = jnp.where(finite[x], divergence[x], jnp.inf)
-    best = finite[x] & (fits <= least(fits) + tolerance)
+    best = divergence[x] <= least(divergence[x]) + tolerance
     leads = [utility[x] - utility[y] for y in range(len(utility)) if y != x]
     nothing = jnp.full(utility.shape[2:], jnp.inf, utility.dtype)
     return reduce(jnp.minimum, [least(jnp.where(best, lead, jnp.inf)) for lead in leads], nothing)
@@ -617,7 +634,7 @@ def _mixed(
         nothing = jnp.full(cells, jnp.inf, gap.dtype)
         return jnp.full((1, 1, *cells), jnp.nan, gap.dtype), jnp.zeros(cells, jnp.int32), nothing
     several = vertices.exists & (jax.lax.population_count(vertices.support) > 1)
-    own = _belief_slack(paid, vertices)
+    own = apart(_belief_slack, paid, vertices)
     known = ~jnp.isnan(own)
     exact = known & (jnp.sum(vertices.ties, axis=0) == vertices.size)
     plays = _on(vertices.support, num_actions)
@@ -630,15 +647,18 @@ def _mixed(
     holds, slack, first = where_needed(partial(_by_games, tolerance), some(shared | doubtful), given, generic)
     slack = jnp.where(~vertices.attained & holds, 0, slack)
     new = several & vertices.attained & holds & first
-    index = first_true(new, len(new))
+    index = apart(partial(first_true, room=len(new)), new)
     there = index < len(new)
     index = jnp.where(there, index, 0)
-    mixed = [
-        jnp.where(there, jnp.take_along_axis(jnp.broadcast_to(row, new.shape), index, axis=0), jnp.nan)
-        for row in vertices.strategy
-    ]
+
+    def listed(strategy: Array, index: Array, there: Array) -> Array:
+        every = jnp.broadcast_to(strategy, (num_actions, *new.shape))
+        return jnp.where(
+            there, jnp.take_along_axis(every, index[None], axis=1, mode="promise_in_bounds"), jnp.nan
+        ).swapaxes(0, 1)
+
     return (
-        jnp.stack(mixed, axis=1),
+        apart(listed, vertices.strategy, index, there),
         jnp.sum(new, axis=0).astype(jnp.int32),
         least(jnp.where(several & first, slack, jnp.inf)),
     )

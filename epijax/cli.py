@@ -69,6 +69,11 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
         problem = build(**values)
         if not isinstance(problem, ej.Problem | ej.FiniteProblem):
             raise ValueError(f"{name} must return a Problem or a FiniteProblem; got {type(problem).__name__}")
+        if exact and isinstance(problem, ej.Problem):
+            raise ValueError(
+                f"--exact takes tables, whose numbers are rational; those of {name} are logarithms. Drop --exact, or "
+                f"write its tables to a .json or .npz file and solve that"
+            )
         solution = decide_exactly(problem, numbers) if exact else ej.solve(problem)
         if as_json:
             answer = {"model": name, "parameters": values, **words.summary(problem, solution)}

@@ -24,12 +24,12 @@ from epijax.solution import Solution, bits, conclude, verdict
 
 MOST_ACTIONS = 6  # beyond, compiling takes many minutes
 MOST_BASES = 1 << 23  # sets of parameters that are tried in one problem
-_UNROLLED = 16  # parameters compared in one fused loop; more are taken one after the other
+_UNROLLED = 16  # parameters compared in one fused loop
 _FACES_UNROLLED = 3  # faces searched each in its own code; more share one
 _SMALL = 4  # actions, up to which games are solved by trying everything; others go to the simplex method
 _REFUTED = 1e30  # in place of +∞: of what is not played it adds nothing, of what is played more than anything else
 _FAR = 1e15  # more than that and it is refuted, whatever it is weighted and added with
-_NUMBERS_AT_ONCE = 1 << 18  # candidates times cells, and payoffs at vertices times cells, that stay in the cache
+_NUMBERS_AT_ONCE = 1 << 18  # candidates times cells: arrays of a megabyte or two, worth starting a kernel for
 
 Indices = Sequence[int | Int[Array, ""]]  # of actions, known beforehand or when the loop comes to them
 
@@ -586,7 +586,7 @@ def _over_cells(function, arguments: tuple, rank: int, over: tuple) -> Array:
     return function(*arguments)
 
 
-def _small_game(losses: list[list[Float[Array, "*V"]]], rows: list[Bool[Array, "*#cells"]]) -> Float[Array, "*V"]:
+def _small_game(losses: list[Float[Array, "C *V"]], rows: list[Bool[Array, "*#cells"]]) -> Float[Array, "*V"]:
     """max_α min_c Σ_r α(r) losses[r][c] over some rows: at an α that makes as many columns tie as it has rows."""
     best = jnp.full_like(losses[0][0], -jnp.inf)
     columns = range(len(losses[0]))

@@ -171,7 +171,7 @@ def _scaled(
 
 def _outset(tolerance: float, tables: Tables, lines: Lines, ends: list[Float[Array, "*cells"]]) -> Walk:
     zero = jnp.zeros_like(ends[0])
-    gap, height = _both_sides(lines, zero)
+    ((gap, height),) = _both_sides(lines, zero)
     return Walk(
         share=zero,
         height=height,
@@ -191,19 +191,8 @@ def _outset(tolerance: float, tables: Tables, lines: Lines, ends: list[Float[Arr
 def _turn(tables: Tables, lines: Lines, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]) -> Walk:
     """On to the next vertex of the envelope."""
     middle, share = apart(_next, lines, walk.share, walk.height, walk.slope)
-    (along, bottom), (gap, height) = apart(
-        lambda *of: (_both_sides(*of[:2]), _both_sides(*of[::2])), lines, middle, share
-    )
-
-    def what_fits(gain: Array, lines: Lines, *at: Array) -> tuple[Array, ...]:
-        middle, bottom, share, height = at
-        return (
-            _payoff_slack(gain, lines.start + middle * lines.slope, bottom + tolerance),
-            _payoff_slack(gain, lines.start + share * lines.slope, height + tolerance),
-            _flattest(lines, share, height),
-        )
-
-    *slacks, slope = apart(what_fits, tables.gain, lines, middle, bottom, share, height)
+    (along, bottom), (gap, height) = apart(_both_sides, lines, middle, share)
+    *slacks, slope = apart(partial(_what_fits, tolerance), tables.gain, lines, (middle, bottom), (share, height))
 
     # A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does,
     # and where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
@@ -247,10 +236,20 @@ def _next(
     return (share + to) / 2, to
 
 
-def _both_sides(lines: Lines, share: Float[Array, "*cells"]) -> tuple[Float[Array, "*cells"], Float[Array, "*cells"]]:
-    """f where both actions are played, and the height of the envelope."""
-    one, other = (least(start + share * lines.slope) for start in lines.sides)
-    return _difference(one, other), _lower(one, other)
+def _both_sides(
+    lines: Lines, *shares: Float[Array, "*cells"]
+) -> list[tuple[Float[Array, "*cells"], Float[Array, "*cells"]]]:
+    """For each share f where both actions are played, and the height of the envelope."""
+    sides = [[least(start + share * lines.slope) for start in lines.sides] for share in shares]
+    return [(_difference(*both), _lower(*both)) for both in sides]
+
+
+def _what_fits(
+    tolerance: float, gain: Float[Array, "K *cells"], lines: Lines, *at: tuple[Float[Array, "*cells"], ...]
+) -> tuple[Float[Array, "*cells"], ...]:
+    """The payoff slack of what fits at each share and height of the envelope, and its slope from the last one on."""
+    fits = [(lines.start + share * lines.slope, height) for share, height in at]
+    return *(_payoff_slack(gain, values, height + tolerance) for values, height in fits), _flattest(lines, *at[-1])
 
 
 def _flattest(lines: Lines, share: Float[Array, "*cells"], height: Float[Array, "*cells"]) -> Float[Array, "*cells"]:

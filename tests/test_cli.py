@@ -123,7 +123,7 @@ def test_solve_decides_ties_exactly_and_tells_what_is_connected(capsys, tmp_path
     code, out, _ = run(capsys, "solve", tmp_path / "ties.nfg", "--exact")
     assert code == 0 and "Of these 2, 1 and 2 lie in one connected set of equilibria." in out
     code, _, err = run(capsys, "solve", "sycophancy", "--set", "p_agree=.7", "--set", "p_honest=.6", "--exact")
-    assert code == 2 and "exact=True takes a FiniteProblem" in err
+    assert code == 2 and "--exact takes tables" in err and "Drop --exact" in err
 
 
 def test_solve_tells_all_that_tie_in_a_table(capsys, tmp_path):

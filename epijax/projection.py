@@ -85,8 +85,7 @@ def fit_interval(
     moment = total(b * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
     firmness = jnp.where(informed, information / jnp.where(informed, total(jnp.abs(b) for b in beta), 1), 1)
     if len(played) == 1 or model.one_event:
-        fit = moment / information
-        fit = jnp.where(fit > lower, jnp.where(fit < upper, fit, upper), lower)
+        fit = jnp.clip(moment / information, lower, upper)
     else:
 
         def slope(theta: Float[Array, ""]) -> Float[Array, ""]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -313,11 +314,11 @@ def test_shares_are_counted_block_by_block(monkeypatch):
 def test_a_tile_is_solved_without_temporaries_to_speak_of():
     """A block is one fused loop: a single table kept for each of its cells would take four times as much as this."""
     for model, entry in ej.models.MODELS.items():
-        for dtype in ("float32", "float64"):
+        for dtype, fixed in product(("float32", "float64"), ({}, {"exploration": 0.1})):
             axes = {name: np.linspace(*span, 4096) for name, span in entry.axes.items()}
             grid = make_grid(axes, job.TILE_CELLS, job.TILE_SIDE)
-            engine = Engine(entry.build, {"exploration": 0.1}, grid, dtype, (True, False), jax.devices()[:2])
-            assert engine.memory().temp_size_in_bytes <= 1 << 18, (model, dtype)
+            engine = Engine(entry.build, fixed, grid, dtype, (True, False), jax.devices()[:2])
+            assert engine.memory().temp_size_in_bytes <= 1 << 18, (model, dtype, fixed)
 
 
 def test_a_run_is_the_same_from_another_folder(tmp_path, monkeypatch):

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import xarray as xr
 
-from epijax.many_actions import count_bases
 from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
@@ -21,6 +20,7 @@ from epijax.sweeps.engine import Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
 from epijax.tables import tabulate
+from epijax.vertices import count_bases
 
 TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs little, 128 MiB at most
 

@@ -150,7 +150,7 @@ def check(game: Game) -> ej.Solution:
     if width := WIDTH.get(len(utility)):
         wide = padded(utility, width, 0), padded(divergence, width, divergence.max() + 1)
         solution, found = answer(*wide)
-        if len(utility) <= 3:  # in single precision right, or undecided; more take long to compile twice
+        if len(utility) == 2:  # in single precision right, or undecided; others take long to compile twice
             with jax.enable_x64(False):
                 single, listed = answer(*wide)
             assert single.margin.dtype == np.float32

@@ -90,8 +90,9 @@ def _solve(tolerance: float, utility: Float[Array, "A K *#cells"], divergence: F
 
         return in_pieces(judge, (utility, divergence, vertices), cells, at_once)
 
-    at_once = max(1, 2 * _NUMBERS_AT_ONCE // (room_for(num_actions, num) * num_actions**2))
-    few = max(1, _NUMBERS_AT_ONCE // count_bases(num_actions, num))
+    room = room_for(num_actions, num)
+    at_once = max(1, 2 * _NUMBERS_AT_ONCE // (room * max(num_actions**2, num // 4)))
+    few = max(1, _NUMBERS_AT_ONCE // max(count_bases(num_actions, num), room * num))
     answers = in_pieces(with_vertices, scaled, divergence.shape[2:], max(few, at_once))
     priced = every_one(_flat(jnp.isfinite(utility), rank)) & every_one(_flat(divergence >= 0, rank))
     cells = jnp.broadcast_shapes(utility.shape[2:], divergence.shape[2:])

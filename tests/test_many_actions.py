@@ -259,6 +259,13 @@ def test_a_grid_of_payoffs_and_divergences_is_each_problem_by_itself():
         np.testing.assert_allclose(grid.mixed[i], row.mixed, rtol=0, atol=1e-12)
 
 
+def test_temporaries_stay_small_for_one_action_and_many_parameters():
+    table = jax.ShapeDtypeStruct((2048, 1, 256), float)
+    solve = jax.vmap(lambda utility, divergence: ej.solve(ej.FiniteProblem(utility, divergence)).margin)
+    memory = jax.jit(solve).lower(table, table).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 64 << 20
+
+
 def test_it_lowers_for_every_platform():
     tables = [jax.ShapeDtypeStruct((8, 3, 4), float)] * 2
     exported = jax.export.export(solve_batch, platforms=("cpu", "cuda", "rocm", "tpu"))(*tables)

@@ -89,6 +89,7 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
 @click.option("--size", default=2048, show_default=True, type=click.IntRange(2), help="Points of an axis without NUM.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter held fixed; repeatable.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--keep", default=None, metavar="NAME,…", help="Variables to keep, e.g. phase,margin; all by default.")
 @click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Pictures to draw.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def phase_diagram(
@@ -98,6 +99,7 @@ def phase_diagram(
     size: int,
     settings: tuple[str, ...],
     dtype: str,
+    keep: str | None,
     formats: str,
     quiet: bool,
 ) -> None:
@@ -119,13 +121,14 @@ def phase_diagram(
     if len(grid) != 2:
         raise ValueError(f"a phase diagram has 2 axes, these are {len(grid)}; give --axis twice")
 
-    from epijax.sweeps import phase_counts, sweep
+    from epijax.sweeps import VARIABLES, phase_counts, sweep
 
     stem = _short(name)
     store = output / f"{stem}.zarr"
     start = time.perf_counter()
     with _progress(quiet) as report:
-        dataset = sweep(build, grid, fixed, store=store, dtype=dtype, progress=report)
+        kept = VARIABLES if keep is None else keep.split(",")
+        dataset = sweep(build, grid, fixed, store=store, dtype=dtype, variables=kept, progress=report)
     seconds = time.perf_counter() - start
     table = _share_table(phase_counts(dataset))
     (output / f"{stem}.csv").write_text("phase,cells,share\n" + "".join(f"{n},{c},{s:.9g}\n" for n, c, s in table))

@@ -12,6 +12,8 @@ from epijax.phases import LEGEND, NOT_COMPUTED
 from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite
 
+_TOLD = {"phase": "{}", "rationalizable": "rationalizable {:b}", "pure": "pure {:b}", "num_mixed": "{} mixed"}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -26,6 +28,8 @@ class Verdict:
 def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sample: int, seed: int = 0) -> Verdict:
     """Compares phase, rationalizable set, pure equilibria and number of mixed ones with the reference solver.
 
+    Of these four, those that the sweep keeps.
+
     **Arguments:** `dataset`, a sweep; `build`, what built it; `sample`, how many cells to draw without repeats (all of
     them, if there are fewer); `seed`.
 
@@ -37,7 +41,7 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
     cells = draw.choice(dataset["phase"].size, count, replace=False) if count < dataset["phase"].size else range(count)
     where = np.stack(np.unravel_index(np.sort(np.asarray(cells)), shape), axis=-1)
     names = [str(dimension) for dimension in dataset["phase"].dims]
-    found = {name: _read(dataset[name], where) for name in ("phase", "rationalizable", "pure", "num_mixed")}
+    found = {name: _read(dataset[name], where) for name in _TOLD if name in dataset}
     axes = [dataset[name].values for name in names]
 
     undecided, missing, disagreements = 0, 0, []
@@ -48,12 +52,18 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
         cell = {name: float(axis[k]) for name, axis, k in zip(names, axes, index, strict=True)}
         with jax.enable_x64(True):
             answer = reference_answer(build(**dataset.attrs["config"]["fixed"], **cell))
-        ours = (LEGEND[int(found["phase"][i])].name, *(int(found[key][i]) for key in list(found)[1:]))
-        if answer.status == "boundary" or ours[0] == "boundary":
+        ours = {key: int(values[i]) for key, values in found.items()} | {"phase": LEGEND[int(found["phase"][i])].name}
+        if "boundary" in (answer.status, ours["phase"]):
             undecided += 1
             continue
-        theirs = (answer.phase, _bits(answer.rationalizable), _bits(answer.pure), len(answer.mixed))
-        if ours != theirs and not (ours[0] == theirs[0] == "refuted"):
+        theirs = {
+            "phase": answer.phase,
+            "rationalizable": _bits(answer.rationalizable),
+            "pure": _bits(answer.pure),
+            "num_mixed": len(answer.mixed),
+        }
+        theirs = {key: theirs[key] for key in ours}
+        if ours != theirs and not (ours["phase"] == theirs["phase"] == "refuted"):
             place = ", ".join(f"{name}={value:.10g}" for name, value in cell.items())
             disagreements.append(f"{place}: stored {_told(ours)}, reference {_told(theirs)}")
     return Verdict(count - undecided - missing, undecided, missing, disagreements)
@@ -89,5 +99,6 @@ def _bits(members: np.ndarray) -> int:
     return sum(1 << i for i, member in enumerate(members) if member)
 
 
-def _told(answer: tuple) -> str:
-    return f"{answer[0]} (rationalizable {answer[1]:b}, pure {answer[2]:b}, {answer[3]} mixed)"
+def _told(answer: dict) -> str:
+    rest = ", ".join(f"{_TOLD[key].format(value)}" for key, value in answer.items() if key != "phase")
+    return f"{answer['phase']} ({rest})" if rest else answer["phase"]

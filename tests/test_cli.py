@@ -14,6 +14,7 @@ import zarr
 
 from epijax.cli import main
 from epijax.phases import NOT_COMPUTED
+from epijax.sweeps.store import open_run
 
 
 def run(capsys, *args):
@@ -203,6 +204,19 @@ def test_check_finds_no_disagreement_and_then_one_that_was_planted(capsys, job, 
     assert code == 1
     assert "1 disagreements in " in out
     assert "p_caught=0.1578947368, upper=0.7894736842: stored multistable" in out
+
+
+def test_kept_are_the_variables_asked_for(capsys, tmp_path):
+    store = tmp_path / "deception.zarr"
+    command = ["phase-diagram", "deception", "-o", tmp_path, "--size", "20", "--quiet", "--format", "svg"]
+    code, _, err = run(capsys, *command, "--keep", "phase,fase")
+    assert (code, store.exists()) == (2, False)
+    assert "the nearest is 'phase'" in err
+    code, _, _ = run(capsys, *command, "--keep", "phase")
+    assert code == 0
+    assert list(open_run(store).data_vars) == ["phase"]
+    code, out, _ = run(capsys, "check", store)
+    assert (code, out.startswith("0 disagreements in ")) == (0, True)
 
 
 MODEL = """

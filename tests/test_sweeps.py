@@ -16,7 +16,8 @@ import pytest
 import xarray as xr
 
 import epijax as ej
-from epijax.sweeps import job, phase_counts
+from epijax.judging import judge
+from epijax.sweeps import VARIABLES, job, phase_counts
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import Engine, Layout
 from epijax.sweeps.grid import make_grid
@@ -154,7 +155,8 @@ def test_more_actions_take_two_words():
         model = ej.AffineBernoulli((0.0, 1.0, 0.0), (1.0, -1.0, 1.0), 0.0, 1.0)
         return ej.Problem(environment, model, unsafe=(True, False, False))
 
-    assert not Layout(3, 3).one_word
+    assert not Layout(3, 3, VARIABLES).one_word
+    assert Layout(3, 3, ("phase",)).code_dtype == np.uint16
     axes = {"shift": np.linspace(0, 1, 12), "slope": np.linspace(0, 1, 13)}
     dataset = ej.sweep(build, axes, dtype="float64")
     solve = jax.jit(lambda a, b: ej.solve(build(a, b)))
@@ -166,6 +168,27 @@ def test_more_actions_take_two_words():
             assert cell["phase"] == ej.phase(solution, (True, False, False))
             assert cell["num_mixed"] == solution.num_mixed
             np.testing.assert_allclose(dataset["margin"][i, j], solution.margin, rtol=1e-6)
+    few = ej.sweep(build, axes, dtype="float64", variables=["phase", "num_mixed"])
+    xr.testing.assert_equal(few, dataset[["phase", "num_mixed"]])
+
+
+def test_the_variables_kept_are_those_of_a_whole_sweep(tmp_path, small_tiles):
+    whole = ej.sweep("sycophancy", ODD)
+    for names in (["phase"], ["pure", "phase"], ["phase", "margin"], list(INTEGERS)):
+        kept = ej.sweep("sycophancy", ODD, variables=names)
+        xr.testing.assert_equal(kept, whole[[name for name in VARIABLES if name in names]])
+    stored = ej.sweep("sycophancy", ODD, variables=["phase", "pure"], store=tmp_path / "run.zarr")
+    xr.testing.assert_equal(stored.load(), whole[["phase", "pure"]])
+    assert judge(stored, ej.models.sycophancy, 50).disagreements == []
+    wrong = stored.copy(deep=True)
+    wrong["pure"][:] = 0
+    assert judge(wrong, ej.models.sycophancy, 50).disagreements
+    with pytest.raises(ValueError, match=r"holds another sweep .*variables: stored .*asked"):
+        ej.sweep("sycophancy", ODD, store=tmp_path / "run.zarr")
+    with pytest.raises(ValueError, match="no variable 'fase'; the nearest is 'phase'"):
+        ej.sweep("sycophancy", ODD, variables=["phase", "fase"])
+    with pytest.raises(ValueError, match="phase must be among"):
+        ej.sweep("sycophancy", ODD, variables=["margin"])
 
 
 def test_stopped_after_any_tile_it_goes_on_and_ends_the_same(tmp_path, small_tiles):

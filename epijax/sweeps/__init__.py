@@ -1,5 +1,6 @@
 """Sweeps: `job` is the verb, `grid` the cells, `engine` the devices, `store` the disk, `provenance` the labels."""
 
+from epijax.sweeps.engine import VARIABLES as VARIABLES
 from epijax.sweeps.job import check_parameters as check_parameters
 from epijax.sweeps.job import nearest as nearest
 from epijax.sweeps.job import phase_counts as phase_counts

@@ -1,6 +1,6 @@
 """Cells to answers on whatever devices there are: vmap within a block, shard_map over devices (all device knowledge).
 
-A kernel ends in one 32-bit word a cell wherever its answer fits: several outputs of one fused loop would make XLA
+A kernel ends in one word a cell wherever its answer fits: several outputs of one fused loop would make XLA
 compute everything once for each.
 """
 
@@ -24,6 +24,7 @@ from epijax.solver import solve
 from epijax.sweeps.grid import Grid, Tile
 
 Block = dict[str, np.ndarray]  # variable -> values of one tile
+VARIABLES = ("phase", "rationalizable", "pure", "num_mixed", "margin")
 _RECHECKED_AT_ONCE = 4096
 _BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
 _READ_CELLS = 1 << 21  # unpacked at a time by one thread
@@ -34,19 +35,29 @@ class Layout:
     """How the answer of a cell is packed: 3 bits of phase, a bit for each action twice, the count of mixed equilibria.
 
     Where all that takes at most 8 bits, as it does for two actions, it replaces the lowest bits of the float32 margin,
-    which keeps 15 bits of its own; otherwise code and margin are two words.
+    which keeps 15 bits of its own; otherwise code and margin are two words. Without the margin the code is alone, in as
+    few bytes as it needs.
     """
 
     num_actions: int
     max_mixed: int
+    names: tuple[str, ...]  # of the variables kept
 
     @property
     def num_bits(self) -> int:
         return 3 + 2 * self.num_actions + self.max_mixed.bit_length()
 
     @property
+    def code_dtype(self) -> np.dtype:
+        return np.min_scalar_type((1 << self.num_bits) - 1)
+
+    @property
+    def margin_kept(self) -> bool:
+        return "margin" in self.names
+
+    @property
     def one_word(self) -> bool:
-        return self.num_bits <= 8
+        return self.margin_kept and self.num_bits <= 8
 
     def variables(self) -> dict[str, np.dtype]:
         """The variables of a dataset and their dtypes."""
@@ -57,21 +68,27 @@ class Layout:
         code |= solution.rationalizable_bits << 3
         code |= solution.pure_bits << (3 + self.num_actions)
         code |= solution.num_mixed.astype(jnp.uint32) << (3 + 2 * self.num_actions)
+        if not self.margin_kept:
+            return (code.astype(self.code_dtype),)
         margin = jax.lax.bitcast_convert_type(solution.margin.astype(jnp.float32), jnp.uint32)
         return ((margin & jnp.uint32(0xFFFFFF00)) | code,) if self.one_word else (code, margin)
 
     def unpack(self, words: tuple[np.ndarray, ...]) -> Block:
-        code = words[0].astype(np.uint8 if self.one_word else np.uint32)
-        margin = (words[0] & np.uint32(0xFFFFFF00)) if self.one_word else words[1].copy()
-        actions = code.dtype.type((1 << self.num_actions) - 1)
+        code = words[0].astype(self.code_dtype, copy=False)
+        actions = self.code_dtype.type((1 << self.num_actions) - 1)
         sets, counts = np.min_scalar_type(actions), np.min_scalar_type(self.max_mixed)
-        return {
-            "phase": code_of((code & 7).astype(np.uint8, copy=False)),
-            "rationalizable": ((code >> 3) & actions).astype(sets, copy=False),
-            "pure": ((code >> (3 + self.num_actions)) & actions).astype(sets, copy=False),
-            "num_mixed": (code >> (3 + 2 * self.num_actions)).astype(counts, copy=False),
-            "margin": margin.view(np.float32),
+
+        def margin() -> np.ndarray:
+            return ((words[0] & np.uint32(0xFFFFFF00)) if self.one_word else words[1].copy()).view(np.float32)
+
+        ways = {
+            "phase": lambda: code_of((code & 7).astype(np.uint8, copy=False)),
+            "rationalizable": lambda: ((code >> 3) & actions).astype(sets, copy=False),
+            "pure": lambda: ((code >> (3 + self.num_actions)) & actions).astype(sets, copy=False),
+            "num_mixed": lambda: (code >> (3 + 2 * self.num_actions)).astype(counts, copy=False),
+            "margin": margin,
         }
+        return {name: ways[name]() for name in self.names}
 
 
 class Engine:
@@ -81,7 +98,8 @@ class Engine:
     CPU, so that the answers are those of float64 (theory §9).
 
     **Arguments:** `build`, from the values of a cell to its problem; `fixed`, the other arguments of `build`; `grid`;
-    `dtype`, "float32" or "float64"; `devices`, all local ones by default.
+    `dtype`, "float32" or "float64"; `devices`, all local ones by default; `variables`, those of `VARIABLES` that are
+    kept, `phase` among them.
     """
 
     layout: Layout  # known once the kernel has been traced
@@ -94,6 +112,7 @@ class Engine:
         dtype: str,
         unsafe: tuple[bool, ...],
         devices: list | None = None,
+        variables: tuple[str, ...] = VARIABLES,
     ):
         self.grid, self.dtype = grid, dtype
         self.devices = jax.local_devices() if devices is None else devices
@@ -101,7 +120,7 @@ class Engine:
 
         def cell(*values: jax.Array) -> tuple[jax.Array, ...]:
             solution = solve(build(**fixed, **dict(zip(names, values, strict=True))))
-            self.layout = Layout(solution.num_actions, solution.mixed.shape[-2])
+            self.layout = Layout(solution.num_actions, solution.mixed.shape[-2], variables)
             return self.layout.pack(solution, unsafe)
 
         self._cell = cell

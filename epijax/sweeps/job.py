@@ -16,7 +16,7 @@ from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite
 from epijax.sweeps import store as on_disk
-from epijax.sweeps.engine import Block, Engine
+from epijax.sweeps.engine import VARIABLES, Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
 from epijax.tables import tabulate
@@ -34,6 +34,7 @@ def sweep(
     *,
     store: str | Path | None = None,
     dtype: str = "float32",
+    variables: Sequence[str] = VARIABLES,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Solves a problem at every cell of a product grid: the phase diagram as data.
@@ -49,27 +50,29 @@ def sweep(
     - `fixed`: the other parameters that are not left at their defaults.
     - `store`: a path for the Zarr store, or `None` to keep the dataset in memory.
     - `dtype`: "float32" or "float64".
+    - `variables`: those to keep, `phase` among them; without `margin` the solver writes a quarter of the bytes.
     - `progress`: called after each tile with the number of cells done and the number of cells in all.
 
     **Returns:** an `xarray.Dataset`: `phase` (codes named by `ej.PHASES`), `rationalizable` and `pure` (bit i is action
     i), `num_mixed`, `margin`; attributes say how it was made.
 
-    Raises `ValueError` for unknown parameters, axes that are none, corners of the grid at which there is no problem,
-    and a store that holds something else.
+    Raises `ValueError` for unknown parameters and variables, axes that are none, corners of the grid at which there is
+    no problem, and a store that holds something else.
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    variables = _kept(variables)
     name, build = _named(build)
     fixed = dict(fixed or {})
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.axes), list(fixed))
     problem, unsafe = _corner_problem(build, fixed, grid)
     grid = make_grid(axes, max(64, TILE_CELLS // _work(problem)), TILE_SIDE)
-    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe)
+    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables)
     path = None if store is None else Path(store)
 
     if path is None:
-        engine = Engine(build, fixed, grid, dtype, unsafe)
+        engine = Engine(build, fixed, grid, dtype, unsafe, variables=variables)
         return _in_memory(engine, attributes_of(build, config, engine.devices), progress)
     tile = on_disk.existing(path, config)
     if tile is not None:
@@ -78,7 +81,7 @@ def sweep(
     else:
         pending = list(grid.tiles())
     if pending:
-        engine = Engine(build, fixed, grid, dtype, unsafe)
+        engine = Engine(build, fixed, grid, dtype, unsafe, variables=variables)
         if tile is None:  # nothing is written before everything that can be refused has been
             on_disk.create(path, grid, config, attributes_of(build, config, engine.devices), engine.layout.variables())
         run = on_disk.Store(path, grid)
@@ -121,6 +124,15 @@ def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
         for code in counts:
             counts[code] += int(np.count_nonzero(band == code))
     return {code: count for code, count in counts.items() if count}
+
+
+def _kept(variables: Sequence[str]) -> tuple[str, ...]:
+    """The variables asked for, in the order of `VARIABLES`."""
+    for unknown in (name for name in variables if name not in VARIABLES):
+        raise ValueError(f"there is no variable {unknown!r}; {nearest(unknown, VARIABLES)}")
+    if "phase" not in variables:
+        raise ValueError("phase must be among the variables kept: it says which cells have an answer")
+    return tuple(name for name in VARIABLES if name in variables)
 
 
 def _named(build: Build | str) -> tuple[str, Build]:

@@ -28,6 +28,7 @@ def config_of(
     dtype: str,
     actions: Sequence[str],
     unsafe: Sequence[bool],
+    variables: Sequence[str],
 ) -> dict[str, Any]:
     """What makes two sweeps the same one."""
     return {
@@ -49,6 +50,7 @@ def config_of(
         "dtype": dtype,
         "actions": list(actions),
         "unsafe": list(unsafe),
+        "variables": list(variables),
     }
 
 

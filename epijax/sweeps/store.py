@@ -25,7 +25,6 @@ from epijax.sweeps.grid import Grid, Tile
 
 Config = dict[str, Any]
 FORMAT = 1
-VARIABLES = ("phase", "rationalizable", "pure", "num_mixed", "margin")
 
 
 def digest(config: Config) -> str:
@@ -64,9 +63,10 @@ class Store:
     def __init__(self, path: Path, grid: Grid):
         self.path, self.grid = path, grid
         self._marks = path / ".done"
-        self._digest = _attributes(path)["config_sha256"]
+        attributes = _attributes(path)
+        self._digest, names = attributes["config_sha256"], attributes["config"]["variables"]
         with zarr.config.set({"array.write_empty_chunks": True}):  # else a chunk of zeros looks as if missing
-            self._arrays = {name: zarr.open_array(str(path / name), mode="r+") for name in VARIABLES}
+            self._arrays = {name: zarr.open_array(str(path / name), mode="r+") for name in names}
 
     def pending(self) -> list[Tile]:
         """The tiles without a valid marker of this configuration."""
@@ -172,9 +172,10 @@ def open_run(path: Path) -> xr.Dataset:
 
     Raises `ValueError` if there is none.
     """
-    if "config_sha256" not in _attributes(path):
+    attributes = _attributes(path)
+    if "config_sha256" not in attributes:
         raise ValueError(f"{path} is not a sweep of epijax; `epijax phase-diagram` makes one")
-    return xr.open_zarr(str(path), chunks=None)[list(VARIABLES)]
+    return xr.open_zarr(str(path), chunks=None)[attributes["config"]["variables"]]
 
 
 def _attributes(path: Path) -> dict[str, Any]:

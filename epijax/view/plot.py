@@ -30,8 +30,8 @@ INK = "#1a1a1a"
 def phase_diagram(dataset: xr.Dataset) -> Figure:
     """The phases of a two-axis sweep as filled regions with vector boundaries, sharp at any size.
 
-    Boundaries run where the margin, interpolated between the cells that differ, is zero. The legend gives the share of
-    cells of each phase; below it stand the parameters held fixed.
+    Boundaries run where the margin, interpolated between the cells that differ, is zero, or halfway if it was not kept.
+    The legend gives the share of cells of each phase; below it stand the parameters held fixed.
 
     **Arguments:** `dataset`, with two dimensions, the first drawn to the right, the second up.
 
@@ -93,7 +93,7 @@ def _thinned(dataset: xr.Dataset, counts: Mapping[int, int]) -> tuple[np.ndarray
     phase = dataset["phase"]
     steps = [-(-n // MOST_CELLS) for n in phase.shape]
     coordinates = [np.asarray(phase[dimension].values, float) for dimension in phase.dims]
-    if steps == [1, 1]:
+    if steps == [1, 1] and "margin" in dataset:
         return phase.values, dataset["margin"].values, coordinates[0], coordinates[1]
     by_rank = np.array(sorted(counts, key=lambda code: -counts[code]), np.uint8)
     rank = np.zeros(256, np.uint8)

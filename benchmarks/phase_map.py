@@ -4,27 +4,25 @@ The claim: on the closed-form maps, the general solver on two CPU devices is fas
 for one model, and many times faster than NumPy in blocks; and float32 with undecided cells solved again in float64 is
 float64 bit for bit, and no slower.
 
-Everybody writes the same output, one 32-bit word a cell: a float32 margin whose lowest 8 bits are phase,
-rationalizable set, pure equilibria and number of mixed ones. The rivals come in three forms. `loop`: theory §4 inside a
+Everybody writes the same output. That is, with all variables kept, one 32-bit word a cell: a float32 margin whose
+lowest 8 bits are phase, rationalizable set, pure equilibria and number of mixed ones; and without the margin these 8
+bits alone. The rivals come in three forms. `loop`: theory §4 inside a
 loop over cells, which the compiler makes vector code of. `cell`: leads and checks are computed per axis beforehand, and
 the loop is left with comparisons. `axis`: what somebody writes who knows that these maps separate, so that a cell is a
 minimum and an or of two precomputed vectors; it runs at the speed of memory, and no solver of general problems can know
 that. Numba writes into a buffer that is there already and into a fresh one; the faster counts. All run in one process,
 in turn; medians.
 
-    python benchmarks/phase_map.py            # about three minutes on two cores
+    python benchmarks/phase_map.py            # about five minutes on two cores
     python benchmarks/phase_map.py --quick
 """
 
 import argparse
-import json
 import os
 import platform
 import resource
-import subprocess
-import sys
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 
 import jax
 import jaxlib
@@ -36,7 +34,7 @@ from epijax.judging import reference_answer
 from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.solution import TOLERANCE
-from epijax.sweeps.engine import Engine
+from epijax.sweeps.engine import VARIABLES, Engine
 from epijax.sweeps.grid import make_grid
 from epijax.sweeps.job import TILE_CELLS, TILE_SIDE
 
@@ -45,6 +43,7 @@ HIGH = np.uint32(0xFFFFFF00)  # the bits of a word that hold the margin; the oth
 REFUTED, INVALID = np.uint32(0x7FC00006), np.uint32(0x7FC00007)  # margin NaN and a code without sets
 BURST = 5
 SETS = ("phase", "rationalizable", "pure", "num_mixed")
+KEPT = {"all": VARIABLES, "no margin": SETS}
 
 # The rivals, from theory §4: what somebody writes who needs this one map. The lead is what the unsafe action earns more
 # than the safe one, as a share of the largest payoff. All that depends on one axis is computed once for that axis; the
@@ -165,7 +164,7 @@ def sycophancy_by_axis(p_agree, p_honest, given, tol, table, out):
     for i in prange(row.size):
         word, code = row[i], codes[row_state[i]]
         for j in range(column.size):
-            out[i, j] = min(word, column[j]) | code[j]
+            out[i, j] = code[j] if out.itemsize == 1 else min(word, column[j]) | code[j]
     _overwrite(out, bad_rows, bad_columns)
 
 
@@ -186,8 +185,9 @@ def sycophancy_by_loop(p_agree, p_honest, given, tol, table, out):
         for j in range(p_honest.size):
             q = p_honest[j]
             b = rise * min(max(one - q, lower), upper) - level
-            margin = np.float32(min(abs(a), abs(b)))
-            word = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, b, tol)
+            word = _code_of(a, a, b, b, tol)
+            if out.itemsize > 1:
+                word |= np.float32(min(abs(a), abs(b))).view(np.uint32) & HIGH
             word = REFUTED if refuted | (always & (q > zero)) | (never & (q < one)) else word
             out[i, j] = word if valid & (q >= zero) & (q <= one) else INVALID
 
@@ -199,8 +199,10 @@ def sycophancy_by_cell(p_agree, p_honest, given, tol, table, out):
         a = agree[i]
         for j in range(honest.size):
             b = honest[j]
-            margin = np.float32(min(abs(a), abs(b)))
-            out[i, j] = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, b, tol)
+            word = _code_of(a, a, b, b, tol)
+            if out.itemsize > 1:
+                word |= np.float32(min(abs(a), abs(b))).view(np.uint32) & HIGH
+            out[i, j] = word
     _overwrite(out, bad_rows, bad_columns)
 
 
@@ -213,7 +215,8 @@ def deception_by_axis(p_caught, upper, given, tol, table, out):
     for i in prange(row.size):
         lead, word, code = true[i], row[i], codes[row_state[i]]
         for j in range(column.size):
-            out[i, j] = (min(word, column[j]) if lead > greatest[j] else column[j]) | code[j]
+            margin = np.uint32(0) if out.itemsize == 1 else min(word, column[j]) if lead > greatest[j] else column[j]
+            out[i, j] = margin | code[j]
     _refute(out, p_caught, upper, given[3])
     _overwrite(out, bad_rows, bad_columns)
 
@@ -231,8 +234,9 @@ def deception_by_loop(p_caught, upper, given, tol, table, out):
         for j in range(upper.size):
             high = upper[j]
             a, b = level - fall * min(max(p, lower), high), level - fall * high
-            margin = np.float32(min(min(abs(a), abs(b)), abs(least)))
-            word = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, least, tol)
+            word = _code_of(a, a, b, least, tol)
+            if out.itemsize > 1:
+                word |= np.float32(min(min(abs(a), abs(b)), abs(least))).view(np.uint32) & HIGH
             middle = lower + high
             word = REFUTED if ((middle <= 0) & (p > zero)) | ((middle >= 2) & (p < one)) else word
             valid = (p >= zero) & (p <= one) & (lower >= zero) & (lower <= high) & (high <= one)
@@ -246,8 +250,10 @@ def deception_by_cell(p_caught, upper, given, tol, table, out):
         for j in range(greatest.size):
             b = greatest[j]
             a = max(true[i], b)
-            margin = np.float32(min(min(abs(a), abs(b)), abs(least)))
-            out[i, j] = (margin.view(np.uint32) & HIGH) | _code_of(a, a, b, least, tol)
+            word = _code_of(a, a, b, least, tol)
+            if out.itemsize > 1:
+                word |= np.float32(min(min(abs(a), abs(b)), abs(least))).view(np.uint32) & HIGH
+            out[i, j] = word
     _refute(out, p_caught, upper, given[3])
     _overwrite(out, bad_rows, bad_columns)
 
@@ -266,8 +272,11 @@ def runs(values, longest):
 def numpy_sycophancy_by_axis(p_agree, p_honest, given, tol, table, out, rows=64):
     agree, honest, bad_rows, bad_columns = sycophancy_axes(p_agree, p_honest, given)
     row, row_state, column = words(agree)[:, None], state(agree, tol), words(honest)
-    codes = table[:, state(honest, tol)]
+    codes = table[:, state(honest, tol)].astype(out.dtype)
     for block in runs(row_state, rows):
+        if out.itemsize == 1:
+            out[block] = codes[row_state[block.start]]
+            continue
         out[block] = row[block]  # NumPy has no vector loop for a minimum with a broadcast column
         np.minimum(out[block], column, out=out[block])
         np.bitwise_or(out[block], codes[row_state[block.start]], out=out[block])
@@ -276,11 +285,15 @@ def numpy_sycophancy_by_axis(p_agree, p_honest, given, tol, table, out, rows=64)
 
 def numpy_deception_by_axis(p_caught, upper, given, tol, table, out, rows=64):
     true, greatest, least, bad_rows, bad_columns = deception_axes(p_caught, upper, given)
-    row_state, margin = state(true, tol), out.view(np.float32)
+    row_state = state(true, tol)
+    margin = out.view(np.float32) if out.itemsize > 1 else out
     row, column = true.astype(np.float32)[:, None], greatest.astype(np.float32)
     nearest = np.minimum(np.abs(column), np.abs(np.float32(least)))
-    codes = table[:, state(greatest, tol)]
+    codes = table[:, state(greatest, tol)].astype(out.dtype)
     for block in runs(row_state, rows):
+        if out.itemsize == 1:
+            out[block] = codes[row_state[block.start]]
+            continue
         margin[block] = row[block]
         np.maximum(margin[block], column, out=margin[block])
         np.abs(margin[block], out=margin[block])
@@ -301,6 +314,9 @@ def numpy_by_cell(out, unsafe, safe_least, safe_most, margin, tol):
     phase = unsafe_kept * (flag(1) + safe_kept * (several - flag(1)))
     phase += (margin <= tol) * (flag(5) - phase)
     code = phase | unsafe_kept << 3 | safe_kept << 4 | unsafe_pure << 5 | safe_pure << 6 | mixed.view(flag) << 7
+    if out.itemsize == 1:
+        out[:] = code
+        return
     np.bitwise_and(margin.astype(np.float32).view(np.uint32), HIGH, out=out)
     np.bitwise_or(out, code, out=out)
 
@@ -348,9 +364,9 @@ def rivals_of(model, dtype):
     }
 
 
-def engine_of(model, size, dtype):
+def engine_of(model, size, dtype, kept=VARIABLES, devices=None):
     axes = {name: np.linspace(*span, size) for name, span in MODELS[model].axes.items()}
-    return Engine(MODELS[model].build, {}, make_grid(axes, TILE_CELLS, TILE_SIDE), dtype, UNSAFE)
+    return Engine(MODELS[model].build, {}, make_grid(axes, TILE_CELLS, TILE_SIDE), dtype, UNSAFE, devices, kept)
 
 
 def solve_all(engine):
@@ -371,10 +387,11 @@ def collect_all(engine):
 
 def rival_all(rival, engine, buffer):
     """Every tile by a rival, into a buffer that is there or into a fresh one a tile."""
+    word = engine.shapes[0].dtype
     for tile in engine.grid.tiles():
         part = engine.grid.region(tile)
         a, b = (v[p].astype(engine.dtype) for v, p in zip(engine.grid.axes.values(), part, strict=True))
-        rival(a, b, np.empty((len(a), len(b)), np.uint32) if buffer is None else buffer[: len(a), : len(b)])
+        rival(a, b, np.empty((len(a), len(b)), word) if buffer is None else buffer[: len(a), : len(b)])
 
 
 def timed(jobs, repeats):
@@ -391,13 +408,13 @@ def timed(jobs, repeats):
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
-def compare(model, size, dtype, repeats, sample):
+def compare(model, size, dtype, kept, repeats, sample):
     """Times and agreement of everybody on one map."""
-    engine = engine_of(model, size, dtype)
+    engine = engine_of(model, size, dtype, kept)
     rivals = rivals_of(model, dtype)
     tile = next(engine.grid.tiles())
     part = engine.grid.region(tile)
-    buffer = np.empty(engine.grid.tile, np.uint32)
+    buffer = np.empty(engine.grid.tile, engine.shapes[0].dtype)
     start = time.perf_counter()
     words = np.asarray(engine.launch(tile)[0])[: part[0].stop, : part[1].stop]
     a, b = (v[p].astype(dtype) for v, p in zip(engine.grid.axes.values(), part, strict=True))
@@ -409,9 +426,10 @@ def compare(model, size, dtype, repeats, sample):
             compile_seconds[name] = time.perf_counter() - start
         theirs = buffer[: len(a), : len(b)]
         same = (words & 255) == (theirs & 255)
-        ours, other = ((w & HIGH).view(np.float32) for w in (words, theirs))
-        close = np.isclose(ours, other, rtol=2**-14, atol=4 * np.finfo(dtype).eps, equal_nan=True)
-        agreement[name] = int(np.count_nonzero(~(same & close)))
+        if "margin" in kept:
+            ours, other = ((w & HIGH).view(np.float32) for w in (words, theirs))
+            same &= np.isclose(ours, other, rtol=2**-14, atol=4 * np.finfo(dtype).eps, equal_nan=True)
+        agreement[name] = int(np.count_nonzero(~same))
 
     draw = np.random.default_rng(0).integers(0, engine.grid.tile, (sample, 2))
     axes, names = list(engine.grid.axes.values()), list(engine.grid.axes)
@@ -469,15 +487,13 @@ def certified(model, size, repeats):
     return {**seconds, "again": again / size**2, "differ": differ}
 
 
-def one_device(size, repeats):
-    """Seconds of the kernels on one device, from a process that has only one."""
-    rates = {}
-    for dtype in ("float32", "float64"):
-        for model in ("sycophancy", "deception"):
-            engine = engine_of(model, size, dtype)
-            solve_all(engine)
-            rates[f"{model} {dtype}"] = size**2 / timed({"epijax": lambda e=engine: solve_all(e)}, repeats)["epijax"]
-    return rates
+def scaling(model, size, dtype, kept, repeats):
+    """How many times as fast all devices are as one of them."""
+    engines = {n: engine_of(model, size, dtype, kept, jax.local_devices()[:n]) for n in (1, jax.local_device_count())}
+    for engine in engines.values():
+        solve_all(engine)
+    alone, together = timed({n: lambda e=engine: solve_all(e) for n, engine in engines.items()}, repeats).values()
+    return alone / together
 
 
 def main():
@@ -485,12 +501,8 @@ def main():
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--one-device", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     size, repeats = (2048, 5) if options.quick else (options.size, options.repeats)
-    if options.one_device:
-        print(json.dumps(one_device(size, repeats)))
-        return
     cores = len(os.sched_getaffinity(0))
     jax.config.update("jax_num_cpu_devices", cores)
     print(
@@ -499,46 +511,39 @@ def main():
         f"{size} x {size} cells, median of {repeats}\n"
     )
     print(
-        "| map | dtype | epijax Mcells/s | / Numba loop | / Numba cell | / Numba axis | / NumPy cell | / NumPy axis |",
+        "| map | dtype | kept | epijax Mcells/s | / Numba loop | / Numba cell | / Numba axis | / NumPy cell |",
         end="",
     )
-    print(" / reference | decided | cells that differ | compile s: epijax, Numba | XLA temporaries |\n|" + "---|" * 13)
-    rates = {}
-    for dtype in ("float32", "float64"):
-        for model in MODELS:
-            found = compare(model, size, dtype, repeats, 100 if options.quick else 1000)
-            ours, theirs = found["rates"]["epijax"], found["rates"]
-            rates[f"{model} {dtype}"] = ours
-            numba_best = {
-                form: max(theirs[f"Numba {form}"], theirs[f"Numba {form}, fresh"]) for form in ("loop", "cell", "axis")
-            }
-            ratios = [
-                numba_best["loop"],
-                numba_best["cell"],
-                numba_best["axis"],
-                theirs["NumPy cell"],
-                theirs["NumPy axis"],
-                theirs["reference"],
-            ]
-            compiled = found["compile"]
-            print(
-                f"| {model} | {dtype} | {ours / 1e6:,.0f} | "
-                + " | ".join(f"{ours / rate:.2f}" if ours / rate < 1000 else f"{ours / rate:,.0f}" for rate in ratios)
-                + f" | {found['decided']:.2%} | {sum(found['disagreements'].values())} | {compiled['epijax']:.2f}, "
-                + f"{compiled['Numba loop']:.1f} | {found['temporaries'] / 1024:,.0f} KiB |",
-                flush=True,
-            )
-    alone = subprocess.run(
-        [sys.executable, __file__, "--one-device", "--size", str(size), "--repeats", str(repeats)],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     print(
-        f"\n1 -> {cores} devices: "
-        + ", ".join(f"{name} {rates[name] / rate:.2f}x" for name, rate in json.loads(alone.stdout).items())
+        " / NumPy axis | / reference | decided | cells that differ | compile s: epijax, Numba | XLA temporaries |\n|"
+        + "---|" * 14
     )
+    for kept, dtype, model in product(KEPT, ("float32", "float64"), MODELS):
+        found = compare(model, size, dtype, KEPT[kept], repeats, 100 if options.quick else 1000)
+        ours, theirs = found["rates"]["epijax"], found["rates"]
+        numba_best = {
+            form: max(theirs[f"Numba {form}"], theirs[f"Numba {form}, fresh"]) for form in ("loop", "cell", "axis")
+        }
+        ratios = [
+            numba_best["loop"],
+            numba_best["cell"],
+            numba_best["axis"],
+            theirs["NumPy cell"],
+            theirs["NumPy axis"],
+            theirs["reference"],
+        ]
+        compiled = found["compile"]
+        print(
+            f"| {model} | {dtype} | {kept} | {ours / 1e6:,.0f} | "
+            + " | ".join(f"{ours / rate:.2f}" if ours / rate < 1000 else f"{ours / rate:,.0f}" for rate in ratios)
+            + f" | {found['decided']:.2%} | {sum(found['disagreements'].values())} | {compiled['epijax']:.2f}, "
+            + f"{compiled['Numba loop']:.1f} | {found['temporaries'] / 1024:,.0f} KiB |",
+            flush=True,
+        )
+    print(f"\n| map | dtype | kept | 1 -> {cores} devices |\n|" + "---|" * 4)
+    for kept, dtype, model in product(KEPT, ("float32", "float64"), ("sycophancy", "deception")):
+        faster = scaling(model, size, dtype, KEPT[kept], repeats)
+        print(f"| {model} | {dtype} | {kept} | {faster:.2f} |", flush=True)
     print(
         "\n| map, solved down to the dataset's variables | float32, then float64 where undecided | float64 | ratio |",
         end="",
@@ -546,7 +551,7 @@ def main():
     print(" solved again | values that differ |\n|" + "---|" * 6)
     for model in MODELS:
         for points in (size, size + 1):
-            found = certified(model, points, max(3, repeats // 5))
+            found = certified(model, points, repeats)
             print(
                 f"| {model} {points}² | {found['float32']:.3f} s | {found['float64']:.3f} s | "
                 f"{found['float32'] / found['float64']:.2f} | {found['again']:.3%} | {found['differ']} |",

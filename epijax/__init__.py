@@ -7,7 +7,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from epijax import models as models
+    from epijax.boxes import best_fit as best_fit
     from epijax.environment import Environment as Environment
+    from epijax.environment import GaussianEnvironment as GaussianEnvironment
     from epijax.evidence import beliefs as beliefs
     from epijax.evidence import components as components
     from epijax.evidence import verify as verify
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from epijax.solution import Status as Status
     from epijax.solver import solve as solve
     from epijax.subjective import AffineBernoulli as AffineBernoulli
+    from epijax.subjective import Categorical as Categorical
+    from epijax.subjective import Custom as Custom
     from epijax.subjective import Finite as Finite
+    from epijax.subjective import GaussianLinear as GaussianLinear
     from epijax.sweeps import sweep as sweep
     from epijax.tables import tabulate as tabulate
 
@@ -33,6 +38,11 @@ if TYPE_CHECKING:
 _ROOMS = {
     "AffineBernoulli": "subjective",
     "Environment": "environment",
+    "best_fit": "boxes",
+    "GaussianEnvironment": "environment",
+    "GaussianLinear": "subjective",
+    "Custom": "subjective",
+    "Categorical": "subjective",
     "Finite": "subjective",
     "FiniteProblem": "problem",
     "PHASES": "phases",

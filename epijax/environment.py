@@ -57,6 +57,51 @@ class Environment(eqx.Module):
         return [is_distribution(probs) & every(jnp.isfinite, payoffs) for probs, payoffs in rows]
 
 
+class GaussianEnvironment(eqx.Module):
+    """A truth whose outcome is a real number: y = mean[x] + noise, paid payoff_intercept[x] + payoff_slope[x]·y.
+
+    **Arguments:**
+
+    - `mean`: `[A]`, the expected outcome of each action.
+    - `noise_std`: the standard deviation of the normal noise, positive.
+    - `payoff_intercept`, `payoff_slope`: `[A]`, in payoff units and payoff units per unit of y.
+
+    Raises `ValueError` for shapes that differ and, for values known on the host, for a value that is not finite or a
+    noise that is not positive; inside a trace such a cell has the status `invalid`.
+    """
+
+    mean: Float[Array, "A"]
+    noise_std: Float[Array, ""]
+    payoff_intercept: Float[Array, "A"]
+    payoff_slope: Float[Array, "A"]
+
+    def __init__(self, mean: Numbers, noise_std: Numbers, payoff_intercept: Numbers, payoff_slope: Numbers):
+        self.mean, self.noise_std = as_float(mean), as_float(noise_std)
+        self.payoff_intercept, self.payoff_slope = as_float(payoff_intercept), as_float(payoff_slope)
+        rows = {"payoff_intercept": self.payoff_intercept, "payoff_slope": self.payoff_slope}
+        if self.mean.ndim != 1 or any(row.shape != self.mean.shape for row in rows.values()):
+            raise ValueError(
+                f"mean, payoff_intercept and payoff_slope must each be [actions]; "
+                f"got {self.mean.shape}, {self.payoff_intercept.shape} and {self.payoff_slope.shape}"
+            )
+        if self.num_actions < 2:
+            raise ValueError("a problem needs at least 2 actions, or there is nothing to choose")
+        for name, row in {"mean": self.mean, **rows}.items():
+            if is_concrete(row) and not np.isfinite(row).all():
+                raise ValueError(f"{name} must be finite; got {np.asarray(row)}")
+        check_std("noise_std", self.noise_std)
+
+    @property
+    def num_actions(self) -> int:
+        return self.mean.shape[0]
+
+    def valid_actions(self) -> list[Bool[Array, ""]]:
+        """For each action whether its numbers are finite and there is noise, for values inside a trace."""
+        rows = jnp.stack([self.mean, self.payoff_intercept, self.payoff_slope], axis=-1)
+        noisy = (self.noise_std > 0) & jnp.isfinite(self.noise_std)
+        return [noisy & every(jnp.isfinite, row) for row in rows]
+
+
 def as_float(x: Numbers) -> Float[Array, "..."]:
     """`x` as an array of the session's floating dtype: float64 under `jax_enable_x64`, float32 otherwise."""
     return jnp.asarray(x, dtype=jnp.result_type(float))
@@ -87,6 +132,14 @@ def rounding(table: Float[Array, "... Y"]) -> float:
 def is_concrete(*xs: Numbers) -> bool:
     """Whether the values are known now, on the host; inside `jit`, `vmap` or `grad` they are not."""
     return not any(isinstance(x, Tracer) for x in xs)
+
+
+def check_std(name: str, std: Float[Array, ""]) -> None:
+    """Raises `ValueError` where `std` is no single number or, if it is known, not positive and finite."""
+    if std.shape != ():
+        raise ValueError(f"{name} must be one number; got {std.shape}")
+    if is_concrete(std) and not (np.isfinite(std) and std > 0):
+        raise ValueError(f"{name} is {float(std):.6g}; a standard deviation must be positive and finite")
 
 
 def check_probs(name: str, probs: Float[Array, "... Y"]) -> None:

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import xarray as xr
 
-from epijax import reference
+from epijax import reference, reference_families
+from epijax.environment import GaussianEnvironment
 from epijax.phases import LEGEND, NOT_COMPUTED
 from epijax.problem import FiniteProblem, Problem
-from epijax.subjective import Finite
+from epijax.subjective import AffineBernoulli, Finite, is_one_parameter
 
 _TOLD = {"phase": "{}", "rationalizable": "rationalizable {:b}", "pure": "pure {:b}", "num_mixed": "{} mixed"}
 
@@ -70,16 +71,28 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
 
 
 def reference_answer(problem: Problem | FiniteProblem) -> reference.Answer:
-    """The reference solver's answer to a problem whose numbers are known."""
+    """The reference solver's answer to a problem whose numbers are known.
+
+    Raises `ValueError` for families that it has no path for.
+    """
     unsafe = problem.unsafe or (False,) * problem.num_actions
     if isinstance(problem, FiniteProblem):
         return reference.finite(np.asarray(problem.utility), np.asarray(problem.divergence), unsafe=unsafe)
-    truth = np.asarray(problem.environment.outcome_probs), np.asarray(problem.environment.payoffs)
+    environment, model = jax.tree.map(np.asarray, (problem.environment, problem.model))
     explored = {"exploration": float(problem.exploration), "unsafe": unsafe}
-    model = problem.model
+    if isinstance(environment, GaussianEnvironment):
+        truth = environment.mean, float(environment.noise_std), environment.payoff_intercept, environment.payoff_slope
+        believed = model.design, float(model.noise_std), model.lower, model.upper
+        return reference_families.gaussian_linear(*truth, *believed, **explored)
+    truth = environment.outcome_probs, environment.payoffs
     if isinstance(model, Finite):
-        return reference.finite_model(*truth, np.asarray(model.outcome_probs), **explored)
-    links = np.asarray(model.intercept), np.asarray(model.slope)[:, 0]
+        return reference.finite_model(*truth, model.outcome_probs, **explored)
+    if not isinstance(model, AffineBernoulli):
+        raise ValueError(f"the reference solver has no path for {type(model).__name__} models; check their tabulate(…)")
+    if not is_one_parameter(model):
+        box = model.intercept, model.slope, model.lower, model.upper
+        return reference_families.affine_bernoulli_box(*truth, *box, **explored)
+    links = model.intercept, model.slope[:, 0]
     return reference.affine_bernoulli(*truth, *links, float(model.lower[0]), float(model.upper[0]), **explored)
 
 

@@ -102,8 +102,9 @@ def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]
 
 
 def _parts(problem: Problem) -> tuple[Environment, AffineBernoulli]:
-    assert isinstance(problem.model, AffineBernoulli), "the one-parameter path is for one-parameter models"
-    return problem.environment, problem.model
+    environment, model = problem.environment, problem.model
+    assert isinstance(environment, Environment) and isinstance(model, AffineBernoulli)
+    return environment, model
 
 
 def _lessons(problem: Problem) -> list[tuple]:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from epijax.environment import Environment, Numbers, as_float, every, is_concrete
-from epijax.subjective import Finite, SubjectiveModel
+from epijax.environment import Environment, GaussianEnvironment, Numbers, as_float, every, is_concrete
+from epijax.subjective import GaussianLinear, SubjectiveModel
 
 
 class Problem(eqx.Module):
@@ -23,10 +23,10 @@ class Problem(eqx.Module):
     - `actions`: a name for each action, for people; "action 0", … if left out.
     - `unsafe`: for each action whether it is unsafe; needed for `phase`.
 
-    Raises `ValueError` when numbers of actions differ or, on the host, for an exploration outside [0, 1].
+    Raises `ValueError` when numbers of actions or outcomes differ or, on the host, for an exploration outside [0, 1].
     """
 
-    environment: Environment
+    environment: Environment | GaussianEnvironment
     model: SubjectiveModel
     exploration: Float[Array, ""] | float
     actions: tuple[str, ...] = eqx.field(static=True)
@@ -34,7 +34,7 @@ class Problem(eqx.Module):
 
     def __init__(
         self,
-        environment: Environment,
+        environment: Environment | GaussianEnvironment,
         model: SubjectiveModel,
         exploration: ArrayLike = 0.0,
         actions: Sequence[str] | None = None,
@@ -46,11 +46,17 @@ class Problem(eqx.Module):
         none = isinstance(exploration, int | float) and exploration == 0
         self.exploration = 0.0 if none else as_float(exploration)
         self.actions, self.unsafe = _labels(n, actions, unsafe)
-        believed = model.outcome_probs.shape[1:] if isinstance(model, Finite) else (*model.intercept.shape, 2)
-        if believed != environment.outcome_probs.shape:
+        gaussian = isinstance(environment, GaussianEnvironment)
+        if gaussian != isinstance(model, GaussianLinear):
             raise ValueError(
-                f"the model speaks of [actions, outcomes] = {list(believed)}, "
-                f"the environment of {list(environment.outcome_probs.shape)}; make them the same"
+                "a GaussianEnvironment and a GaussianLinear model go together: outcomes are real numbers in both or in "
+                f"neither; got {type(environment).__name__} and {type(model).__name__}"
+            )
+        happens = environment.mean.shape if gaussian else environment.outcome_probs.shape
+        if model.shape != happens:
+            raise ValueError(
+                f"the model speaks of [actions, outcomes] = {list(model.shape)}, "
+                f"the environment of {list(happens)}; make them the same"
             )
         if jnp.shape(self.exploration) != ():
             raise ValueError(f"exploration must be one number, not one an action; got {jnp.shape(self.exploration)}")

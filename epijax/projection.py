@@ -7,19 +7,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from epijax.environment import Environment, Numbers, as_float
+from epijax.environment import Environment, GaussianEnvironment, Numbers, as_float
 from epijax.problem import Problem
 from epijax.solution import bits
-from epijax.subjective import AffineBernoulli
+from epijax.subjective import AffineBernoulli, BoxModel, GaussianLinear, is_one_parameter
 
 
-def kl_divergence(true_probs: Numbers, model_probs: Numbers) -> Float[Array, "..."]:
+def divergences(
+    environment: Environment | GaussianEnvironment, model: BoxModel, theta: Float[Array, "D"]
+) -> Float[Array, "A"]:
+    """K(x, θ) of every action at one θ, in nats, `[A]` (theory §1, §6)."""
+    if isinstance(environment, GaussianEnvironment):
+        assert isinstance(model, GaussianLinear)
+        ratio = environment.noise_std / model.noise_std
+        missed = (environment.mean - model.predict(theta)) / model.noise_std
+        return (missed**2 + (ratio**2 - 1)) / 2 - jnp.log(ratio)
+    assert not isinstance(model, GaussianLinear)
+    if isinstance(model, AffineBernoulli):
+        return kl_divergence(environment.outcome_probs, model.probs(theta))
+    log_probs = model.log_probs(theta)
+    return kl_divergence(environment.outcome_probs, jnp.exp(log_probs), log_probs)
+
+
+def kl_divergence(
+    true_probs: Numbers, model_probs: Numbers, log_model_probs: Numbers | None = None
+) -> Float[Array, "..."]:
     """Σ_y Q(y) ln Q(y)/q(y) in nats, over the last axis; +∞ where q excludes what Q does not.
 
     An outcome with Q(y) = 0 contributes nothing. Summed as Σ_y [Q ln Q/q − Q + q], whose terms are non-negative and
     keep their accuracy where q is close to Q (theory §9).
 
-    **Arguments:** `true_probs`, `model_probs`: `[..., Y]`, each row a distribution.
+    **Arguments:** `true_probs`, `model_probs`: `[..., Y]`, each row a distribution; `log_model_probs`: ln q where it is
+    known better than q, which may be too small for a float.
 
     **Returns:** `[...]`, nats.
     """
@@ -33,7 +52,11 @@ def kl_divergence(true_probs: Numbers, model_probs: Numbers) -> Float[Array, "..
     tail = 1 / 3 + s2 * (1 / 5 + s2 * (1 / 7 + s2 * (1 / 9 + s2 * (1 / 11 + s2 / 13))))
     near = jnp.abs(ratio) < 0.1
     series = ratio * s - 2 * s * s2 * tail
-    direct = ratio - jnp.log(jnp.where(near | ~happens, 1, model_probs) / truth)
+    far = ~near & happens
+    if log_model_probs is None:
+        direct = ratio - jnp.log(jnp.where(far, model_probs, 1) / truth)
+    else:
+        direct = ratio - (jnp.where(far, as_float(log_model_probs), 0) - jnp.log(truth))
     return jnp.sum(jnp.where(happens, true_probs * jnp.where(near, series, direct), model_probs), axis=-1)
 
 
@@ -45,15 +68,18 @@ def project(problem: Problem, sigma: Numbers) -> tuple[Float[Array, ""], Float[A
     **Returns:** the least and the greatest θ that fits best; equal, unless no action played is informative, when every
     θ in the box fits. Meaningless where every belief is refuted, which `Solution.status` tells.
 
-    Raises `ValueError` for a sigma of another length, and for a model that is a list of parameters: there, read the
-    least of `tabulate`'s divergences.
+    Raises `ValueError` for a sigma of another length, and for other models: `best_fit` takes any family with a box.
     """
     model, sigma = problem.model, as_float(sigma)
-    if not isinstance(model, AffineBernoulli):
-        raise ValueError(f"project takes a one-parameter model, AffineBernoulli; got {type(model).__name__}")
+    if not is_one_parameter(model):
+        raise ValueError(
+            f"project takes an AffineBernoulli of one parameter; got {type(model).__name__}. best_fit takes any family"
+        )
+    assert isinstance(model, AffineBernoulli)
     if sigma.shape != (problem.num_actions,):
         raise ValueError(f"sigma must be [{problem.num_actions}], one frequency an action; got {sigma.shape}")
     weights = problem.explored(sigma)
+    assert isinstance(problem.environment, Environment)
     lower, upper, _ = fit_interval(problem.environment, model, [weights[x] for x in range(problem.num_actions)])
     return lower, upper
 

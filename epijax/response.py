@@ -6,8 +6,20 @@ from itertools import combinations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from epijax.environment import Environment
-from epijax.subjective import AffineBernoulli
+from epijax.environment import Environment, GaussianEnvironment
+from epijax.subjective import AffineBernoulli, BoxModel, GaussianLinear
+
+
+def utilities(
+    environment: Environment | GaussianEnvironment, model: BoxModel, theta: Float[Array, "D"]
+) -> Float[Array, "A"]:
+    """U(x, θ), what every action is worth to one who believes θ, in payoff units, `[A]` (theory §1)."""
+    if isinstance(environment, GaussianEnvironment):
+        assert isinstance(model, GaussianLinear)
+        return environment.payoff_intercept + environment.payoff_slope * model.predict(theta)
+    assert not isinstance(model, GaussianLinear)
+    probs = model.probs(theta) if isinstance(model, AffineBernoulli) else jnp.exp(model.log_probs(theta))
+    return jnp.sum(probs * environment.payoffs, axis=-1)
 
 
 class PayoffLines:

@@ -8,33 +8,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from epijax.continuous import solve_continuous
 from epijax.environment import is_concrete
 from epijax.exact import Number, solve_exactly
 from epijax.many_actions import solve_many_actions
 from epijax.one_parameter import solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution, Status, bits, conclude, tolerance_of
-from epijax.subjective import Finite
+from epijax.subjective import Finite, is_one_parameter
 from epijax.tables import tabulate
 from epijax.two_action import solve_two_action
+
+_NUMERICAL = 100.0  # times the tolerance of closed forms, where projections are found by iteration
 
 
 def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, exact: bool = False) -> Solution:
     """All Berk–Nash equilibria and the rationalizable set of one problem, exactly.
 
-    A one-parameter model goes the closed way of theory §3; tables, and models that are finite, go along the lower
+    A Bernoulli model of one parameter goes the closed way of theory §3; other boxes of beliefs, for two actions, along
+    σ ∈ [0, 1] with projections found by iteration; tables, and models that are finite, go along the lower
     envelopes of their divergences: two actions by a walk over σ ∈ [0, 1], others by the vertices over Δ(A). Compiled
     once for each kind of problem; works under `jit`, `vmap` and, away from ties, `grad`.
 
     **Arguments:** `problem`; `tolerance`, the share of the scale within which two payoffs or two divergences tie; by
-    default 1e-9 in float64 and 1e-5 in float32; `exact`, to decide a `FiniteProblem` in rational arithmetic on the
-    host: its floats are taken for the numbers that they are, a tie is a tie, and no answer is `BOUNDARY`. The margin
-    stays that of the ordinary solver, NaN where the tables are too large for it.
+    default 1e-9 in float64 and 1e-5 in float32, a hundred times that where projections are found by iteration; `exact`,
+    to decide a `FiniteProblem` in rational arithmetic on the host: its floats are taken for the numbers that they are,
+    a tie is a tie, and no answer is `BOUNDARY`. The margin stays that of the ordinary solver, NaN where the tables are
+    too large for it.
 
     **Returns:** the `Solution`, its `status` telling how far to trust it.
 
-    Raises `ValueError` for tables of other than two actions that are too large to solve without `exact`, and with it
-    for anything but tables known on the host; `TypeError` for anything that is no problem.
+    Raises `ValueError` for more than two actions with beliefs in a box of several parameters; for tables of other than
+    two actions that are too large to solve without `exact`, and with it for anything but tables known on the host;
+    `TypeError` for anything that is no problem.
     """
     if not isinstance(problem, Problem | FiniteProblem):
         raise TypeError(f"solve takes a Problem or a FiniteProblem; got {type(problem).__name__}")
@@ -44,7 +50,9 @@ def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, e
 @eqx.filter_jit
 def _solve(problem: Problem | FiniteProblem, tolerance: float | None) -> Solution:
     if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
-        return solve_one_parameter(problem, _tolerance(tolerance, problem.environment.payoffs))
+        if is_one_parameter(problem.model):
+            return solve_one_parameter(problem, _tolerance(tolerance, problem.model.lower))
+        return solve_continuous(problem, _tolerance(tolerance, problem.model.lower, _NUMERICAL))
     tables = tabulate(problem) if isinstance(problem, Problem) else problem
     valid = problem.is_valid()
     path = solve_two_action if tables.num_actions == 2 else solve_many_actions
@@ -103,5 +111,5 @@ def decide_exactly(
     )
 
 
-def _tolerance(tolerance: float | None, values: Float[Array, "..."]) -> float:
-    return tolerance_of(values.dtype) if tolerance is None else tolerance
+def _tolerance(tolerance: float | None, values: Float[Array, "..."], times: float = 1.0) -> float:
+    return times * tolerance_of(values.dtype) if tolerance is None else tolerance

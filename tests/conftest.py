@@ -12,7 +12,7 @@ jax.config.update("jax_enable_x64", True)
 import jaxtyping  # noqa: E402
 
 # The judge is plain NumPy and called by the ten thousand: imported before the hook, it goes unchecked.
-import epijax.reference  # noqa: E402, F401
+import epijax.reference_families  # noqa: E402, F401
 
 # From here on every shape and dtype in a signature of the library is checked at run time, in tests only.
 jaxtyping.install_import_hook("epijax", "beartype.beartype")

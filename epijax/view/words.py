@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from epijax.boxes import best_fit, box_of
+from epijax.environment import Environment
 from epijax.evidence import components
 from epijax.one_parameter import elimination_rounds
 from epijax.phases import LEGEND, phase
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import project
-from epijax.response import PayoffLines
+from epijax.response import PayoffLines, utilities
 from epijax.solution import Solution, Status, tolerance_of
-from epijax.subjective import AffineBernoulli, Finite
+from epijax.subjective import AffineBernoulli, Finite, is_one_parameter
 from epijax.tables import tabulate
 
 
@@ -55,8 +57,10 @@ def explain(problem: Problem | FiniteProblem, solution: Solution) -> str:
     """The solution as paragraphs for a person; payoffs in payoff units, beliefs in θ."""
     if int(solution.status) == Status.INVALID:
         return Status.INVALID.sentence
-    if isinstance(problem, Problem) and isinstance(problem.model, AffineBernoulli):
+    if isinstance(problem, Problem) and is_one_parameter(problem.model):
         beliefs, rounds = _one_parameter_beliefs(problem), _one_parameter_rounds(problem)
+    elif isinstance(problem, Problem) and not _is_finite(problem):
+        beliefs, rounds = _box_beliefs(problem), []
     else:
         tables = problem if isinstance(problem, FiniteProblem) else tabulate(problem)
         beliefs, rounds = _table_beliefs(tables), []
@@ -67,8 +71,8 @@ def explain(problem: Problem | FiniteProblem, solution: Solution) -> str:
 
 def _one_parameter_beliefs(problem: Problem) -> list[str]:
     names, n = problem.actions, problem.num_actions
-    model = problem.model
-    assert isinstance(model, AffineBernoulli)
+    environment, model = problem.environment, problem.model
+    assert isinstance(environment, Environment) and isinstance(model, AffineBernoulli)
     eps = float(problem.exploration)
     lines = [f"The agent can believe θ in [{model.lower[0]:.6g}, {model.upper[0]:.6g}]."]
     if eps > 0:
@@ -77,7 +81,7 @@ def _one_parameter_beliefs(problem: Problem) -> list[str]:
         low, high = (float(end) for end in project(problem, np.eye(n)[x]))
         fit = f"fits θ = {low:.6g} best" if low == high else f"teaches nothing: every θ in [{low:.6g}, {high:.6g}] fits"
         lines.append(f"Playing {names[x]} {fit}.")
-    payoffs = PayoffLines(problem.environment, model)
+    payoffs = PayoffLines(environment, model)
     for x in range(n):
         for y in range(x + 1, n):
             rise = float(payoffs.rise[x] - payoffs.rise[y])
@@ -93,7 +97,7 @@ def _one_parameter_beliefs(problem: Problem) -> list[str]:
 
 
 def _one_parameter_rounds(problem: Problem) -> list[str]:
-    dtype = problem.environment.payoffs.dtype
+    dtype = problem.environment.outcome_probs.dtype  # pyright: ignore[reportAttributeAccessIssue]
     rounds = np.asarray(elimination_rounds(problem, tolerance_of(dtype)))
     n = problem.num_actions
     intervals = [[float(end) for end in project(problem, np.eye(n)[x])] for x in range(n)]
@@ -109,6 +113,34 @@ def _one_parameter_rounds(problem: Problem) -> list[str]:
         )
         if not dropped:
             break
+    return lines
+
+
+def _box_beliefs(problem: Problem) -> list[str]:
+    """Of beliefs in a box of several parameters, what each action teaches and what that justifies."""
+    model, names = box_of(problem), _told(problem.actions)
+    sides = [f"[{low:.6g}, {high:.6g}]" for low, high in zip(model.lower, model.upper, strict=True)]
+    lines = [f"The agent can believe θ in {' × '.join(sides)}."]
+    if problem.explores():
+        lines.append(f"It learns a share {float(problem.exploration):.6g} of the time from uniform play.")
+    for name, sigma in zip(names, np.eye(problem.num_actions), strict=True):
+        found = best_fit(problem, sigma)
+        points = np.asarray(found.extremes)[~np.isnan(found.extremes).any(axis=1)]
+        spread = np.ptp(points, axis=0) > 1e-6 * np.asarray(model.upper - model.lower)
+        if np.isinf(found.value):
+            lines.append(f"Playing {name} refutes every belief.")
+            continue
+        values = [
+            f"[{low:.6g}, {high:.6g}]" if wide else f"{at:.6g}"
+            for low, high, wide, at in zip(points.min(0), points.max(0), spread, found.theta, strict=True)
+        ]
+        pays = np.stack([utilities(problem.environment, model, point) for point in points])
+        best = (pays >= pays.max(axis=1, keepdims=True) - 1e-6 * np.abs(pays).max()).any(axis=0)
+        where = "; what it leaves open is given as a range" if spread.any() else ""
+        lines.append(
+            f"Playing {name} fits θ = ({', '.join(values)}) best ({float(found.value):.6g} nats{where}), "
+            f"under which {_listed(_members(names, best))} {'pays' if best.sum() == 1 else 'can pay'} most."
+        )
     return lines
 
 

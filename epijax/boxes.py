@@ -1,0 +1,277 @@
+"""Projections on boxes of any dimension: what fits best, and all that fits as well (theory §1, §6).
+
+Minimised by projected Newton steps in coordinates in which the box is the unit cube.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from epijax.environment import Numbers, as_float
+from epijax.problem import Problem
+from epijax.projection import divergences
+from epijax.subjective import AffineBernoulli, BoxModel, Categorical, Custom, Finite, GaussianLinear
+
+MOST_PARAMETERS = 6  # 3**6 faces are looked at
+_STEPS = 100
+_TRIED = 0.5 ** np.arange(8)  # shares of a step
+_FLAT = 1e-13  # of the largest curvature: what is flatter is not identified
+_CONVERGED = {"float32": 1e-4, "float64": 1e-10}
+_STARTS_AN_AXIS = (17, 7, 5, 3, 3, 2)  # for families that need not be convex, by the number of parameters
+
+
+class Fit(eqx.Module):
+    """The KL projection for one strategy.
+
+    - `theta`: `[D]`, a θ that fits best; differentiable in environment, bounds and strategy away from kinks.
+    - `value`: its weighted divergence, nats; +∞ where every θ is refuted.
+    - `residual`: how far θ is from the optimality conditions on the box: the step that a gradient scaled by the largest
+      curvature would still take, as a share of the box.
+    - `converged`: whether the residual is within 1e-10 (1e-4 in float32).
+    - `extremes`: `[V, D]`, the extreme points of the set of all θ that fit as well, NaN in unused rows: `theta` itself
+      first, and more where the actions played leave some direction unidentified.
+    - `agreement`: the share of starts that ended at this value; 1 for families that are convex in θ, where one start
+      proves it. What several starts found, at different θ, is among the extremes.
+    """
+
+    theta: Float[Array, "D"]
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    converged: Bool[Array, ""]
+    extremes: Float[Array, "V D"]
+    agreement: Float[Array, ""]
+
+
+@eqx.filter_jit
+def best_fit(problem: Problem, sigma: Numbers) -> Fit:
+    """Θ(σ) = argmin_θ K(σ, θ) over the box, for any family with one (theory §1).
+
+    **Arguments:** `problem`; `sigma`: `[A]`, frequencies of play, before exploration.
+
+    **Returns:** the `Fit`.
+
+    Raises `ValueError` for a sigma of another length, a model that is a list of parameters (read the least of
+    `tabulate`'s divergences), and for more than `MOST_PARAMETERS` parameters.
+    """
+    sigma = as_float(sigma)
+    if isinstance(problem.model, Finite):
+        raise ValueError("best_fit takes a model with a box; of a list of parameters, read tabulate's divergences")
+    if sigma.shape != (problem.num_actions,):
+        raise ValueError(f"sigma must be [{problem.num_actions}], one frequency an action; got {sigma.shape}")
+    return fit(problem, problem.explored(sigma))
+
+
+def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
+    """The projection for the given weights on actions, exploration included."""
+    model = box_of(problem)
+    dimensions = len(model.lower)
+    if dimensions > MOST_PARAMETERS:
+        raise ValueError(f"boxes have at most {MOST_PARAMETERS} parameters, this one has {dimensions}")
+    ends, values, residuals = _search(*jax.lax.stop_gradient(eqx.partition((problem, weights), eqx.is_inexact_array)))
+    best = jnp.argmin(values)
+    found, value, residual = ends[best], values[best], residuals[best]
+    close = jnp.sqrt(jnp.finfo(weights.dtype).eps)
+    as_good = values <= value + close * jnp.maximum(1, jnp.abs(value))
+
+    dynamic, static = eqx.partition((problem, weights), eqx.is_inexact_array)
+    place = _differentiable(partial(_weighted, static, dynamic), found)
+    width = model.upper - model.lower
+    theta = model.lower + width * place
+    if isinstance(model, Custom):
+        distinct = as_good & jnp.any(jnp.abs(ends - found) > 1e-3, axis=1)
+        spread = jnp.where(distinct[:, None], ends, jnp.nan)
+    else:
+        spread = _extremes(_identified(model, weights) * width, found)
+    return Fit(
+        theta=theta,
+        value=_weighted(static, dynamic, place),
+        residual=residual,
+        converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value),
+        extremes=jnp.concatenate([theta[None], model.lower + width * spread]),
+        agreement=jnp.mean(jnp.where(as_good, 1.0, 0.0)),
+    )
+
+
+def nearest(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, "D"], Bool[Array, ""]]:
+    """A θ that fits best, without derivatives, and whether it was found: the quick part of `fit`."""
+    model = box_of(problem)
+    ends, values, residuals = _search(*eqx.partition((problem, weights), eqx.is_inexact_array))
+    best = jnp.argmin(values)
+    converged = (residuals[best] <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(values[best])
+    return model.lower + (model.upper - model.lower) * ends[best], converged
+
+
+def box_of(problem: Problem) -> BoxModel:
+    """The problem's model, known to have a box."""
+    assert not isinstance(problem.model, Finite)
+    return problem.model
+
+
+def _search(dynamic: Any, static: Any) -> tuple[Float[Array, "N D"], Float[Array, "N"], Float[Array, "N"]]:
+    """Where each start ends in the unit cube, its value and its residual."""
+    model = box_of(eqx.combine(dynamic, static)[0])
+    starts = _starts(len(model.lower), not isinstance(model, Custom)).astype(model.lower.dtype)
+    return jax.vmap(partial(_minimise, partial(_weighted, static, dynamic)))(starts)
+
+
+def _weighted(static: Any, dynamic: Any, place: Float[Array, "D"]) -> Float[Array, ""]:
+    """Σ w(x) K(x, θ) with 0·∞ = 0, θ given by its place in the unit cube."""
+    problem, weights = eqx.combine(dynamic, static)
+    model = box_of(problem)
+    each = divergences(problem.environment, model, model.lower + (model.upper - model.lower) * place)
+    played = weights > 0
+    return jnp.sum(jnp.where(played, weights, 0) * jnp.where(played, each, 0))
+
+
+def _starts(dimensions: int, convex: bool) -> Float[Array, "N D"]:
+    """Where the search begins: the middle, and a grid of starts for what need not be convex."""
+    if convex:
+        return jnp.full((1, dimensions), 0.5)
+    count = _STARTS_AN_AXIS[dimensions - 1]
+    axis = (np.arange(count) + 0.5) / count
+    return jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions))
+
+
+def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Float[Array, "D"], Float[Array, ""], Array]:
+    """The least of `objective` on the unit cube near `start`, its value and the residual.
+
+    Each step looks at halvings of a Newton step among the coordinates that are free, bent along the sides of the cube
+    and cut off at the first of them, and of a gradient step, and takes the lowest; where values are too close to tell,
+    a full Newton step that lessens the residual.
+    """
+    parts = jnp.asarray(_TRIED, start.dtype)[:, None]
+    rounding = 8 * jnp.finfo(start.dtype).eps
+
+    def measure(place: Float[Array, "D"]) -> tuple:
+        slope, curvature = jax.grad(objective)(place), jax.hessian(objective)(place)
+        # where a divergence is infinite next door, what cannot be told is no reason to move
+        slope, curvature = (jnp.where(jnp.isfinite(each), each, 0) for each in (slope, curvature))
+        steepest = jnp.max(jnp.abs(jnp.diagonal(curvature)))
+        scaled = slope / jnp.where(steepest > 0, steepest, 1)
+        return slope, curvature, steepest, jnp.max(jnp.abs(place - jnp.clip(place - scaled, 0, 1)))
+
+    def better(state: tuple) -> tuple:
+        step, place, value, (slope, curvature, steepest, residual), _ = state
+        free = ~(((place <= 0) & (slope > 0)) | ((place >= 1) & (slope < 0)))
+        newton = -_solve_positive(curvature, slope, free)[0]
+        down = -slope / jnp.where(steepest > 0, steepest, 1)
+        room = jnp.where(newton > 0, 1 - place, place) / jnp.where(newton == 0, 1, jnp.abs(newton))
+        cut = jnp.minimum(1, jnp.min(jnp.where((newton == 0) | (room == 0), 1, room)))
+        tried = place + jnp.concatenate([parts * newton, parts * cut * newton, parts[::3] * down])
+        tried = jnp.where(tried < rounding, 0, jnp.where(tried > 1 - rounding, 1, tried))
+        values = jax.vmap(objective)(tried)
+        values = jnp.where(jnp.isnan(values), jnp.inf, values)
+        lowest = jnp.argmin(values)
+        lower = values[lowest] < value - rounding * jnp.abs(value)
+        chosen = jnp.where(lower, lowest, 0)
+        measured = measure(tried[chosen])
+        level = values[0] <= value + rounding * jnp.maximum(jnp.abs(value), 1)
+        moved = lower | (level & (measured[-1] < 0.5 * residual))
+        kept = (place, value, (slope, curvature, steepest, residual))
+        new = (tried[chosen], values[chosen], measured)
+        place, value, measured = jax.tree.map(lambda a, b: jnp.where(moved, a, b), new, kept)
+        return step + 1, place, value, measured, ~moved
+
+    def unfinished(state: tuple) -> Bool[Array, ""]:
+        step, _, _, measured, stuck = state
+        return (step < _STEPS) & (measured[-1] > 0) & ~stuck
+
+    first = (jnp.int32(0), start, objective(start), measure(start), jnp.asarray(False))
+    _, place, value, measured, _ = jax.lax.while_loop(unfinished, better, first)
+    return place, value, measured[-1]
+
+
+def _differentiable(objective: Callable, place: Float[Array, "D"]) -> Float[Array, "D"]:
+    """The minimiser with its derivative, by the implicit function theorem: a Newton step that moves nothing."""
+    slope = jax.grad(objective)(place)
+    settled = jax.lax.stop_gradient(slope)
+    curvature = jax.lax.stop_gradient(jax.hessian(objective)(place))
+    known = jnp.isfinite(settled) & jnp.all(jnp.isfinite(curvature), axis=-1)
+    free = (place > 0) & (place < 1) & known
+    curvature = jnp.where(known[:, None] & known, curvature, 0)
+    step, _ = _solve_positive(curvature, jnp.where(free, slope - settled, 0), free)
+    return place - step
+
+
+def _solve_positive(
+    matrix: Float[Array, "D D"], vector: Float[Array, "D"], free: Bool[Array, "D"], flat: float = _FLAT
+) -> tuple[Float[Array, "D"], Bool[Array, "D"]]:
+    """matrix⁻¹ vector among the free coordinates, 0 in the others, and which coordinates were solved for.
+
+    By elimination, the steepest coordinate left first; those left with less than `flat` of the steepest one's curvature
+    stay where they are.
+    """
+    size = len(vector)
+    body = jnp.where(free[:, None] & free, matrix, 0)
+    right = jnp.where(free, vector, 0)
+    least = flat * jnp.max(jnp.abs(jnp.diagonal(body)))
+    left, solved = free, jnp.zeros(size, bool)
+    for _ in range(size):
+        steepness = jnp.where(left, jnp.diagonal(body), -jnp.inf)
+        chosen = jnp.arange(size) == jnp.argmax(steepness)
+        pivot = jnp.max(steepness)
+        fine = (pivot > least) & (pivot > 0)
+        row, value = (jnp.sum(jnp.where(chosen, one.T, 0), axis=-1) for one in (body, right))
+        row, value = row / jnp.where(fine, pivot, 1), value / jnp.where(fine, pivot, 1)
+        column = jnp.where(chosen, 0, jnp.sum(jnp.where(chosen, body, 0), axis=1))
+        body = jnp.where(fine, jnp.where(chosen[:, None], row, body - column[:, None] * row), body)
+        right = jnp.where(fine, jnp.where(chosen, value, right - column * value), right)
+        solved |= chosen & fine
+        left &= ~chosen
+    return jnp.where(solved, right, 0), solved
+
+
+# All that fits as well: beliefs that predict the same for what is played
+
+
+def _identified(model: BoxModel, weights: Float[Array, "A"]) -> Float[Array, "R D"]:
+    """Rows whose products with θ are what play of positive weight identifies; zeros for what is not played."""
+    played = jnp.where(weights > 0, 1.0, 0.0).astype(weights.dtype)
+    if isinstance(model, AffineBernoulli):
+        return played[:, None] * model.slope
+    if isinstance(model, GaussianLinear):
+        return played[:, None] * model.design
+    assert isinstance(model, Categorical)
+    possible = jnp.isfinite(model.logit_intercept)
+    first = jnp.argmax(possible, axis=1)
+    base = jnp.take_along_axis(model.logit_slope, first[:, None, None], axis=1)
+    rows = jnp.where(possible[:, :, None], model.logit_slope - base, 0)
+    return (played[:, None, None] * rows).reshape(-1, rows.shape[-1])
+
+
+def _extremes(rows: Float[Array, "R D"], place: Float[Array, "D"]) -> Float[Array, "V D"]:
+    """The extreme points of {u in the unit cube: rows·u = rows·place}, `[3**D, D]`, NaN where a face has none.
+
+    At an extreme point the columns of the coordinates inside (0, 1) are independent, so that these follow from the
+    others: every way to put each coordinate at 0, at 1 or inside is tried.
+    """
+    dimensions = len(place)
+    scale = jnp.max(jnp.abs(rows))
+    rows = rows / jnp.where(scale > 0, scale, 1)
+    close = float(jnp.finfo(rows.dtype).eps) ** 0.5
+    gram, target = rows.T @ rows, rows @ place
+
+    def on_face(kinds: tuple[float | None, ...]) -> Float[Array, "D"]:
+        inside = [d for d in range(dimensions) if kinds[d] is None]
+        point = jnp.array([0.5 if kind is None else kind for kind in kinds], rows.dtype)
+        fine = jnp.asarray(True)
+        if inside:
+            index = jnp.array(inside)
+            part = gram[jnp.ix_(index, index)]
+            given = jnp.where(jnp.array([kind is None for kind in kinds]), 0, point)
+            right = rows[:, index].T @ (target - rows @ given)
+            solved, apart = _solve_positive(part, right, jnp.ones(len(inside), bool), 1e-3 * close)
+            fine = jnp.all(apart)
+            point = given.at[index].set(solved)
+        missed = jnp.max(jnp.abs(rows @ point - target))
+        fine &= (missed <= close) & jnp.all((point >= -close) & (point <= 1 + close))
+        return jnp.where(fine, jnp.clip(point, 0, 1), jnp.nan)
+
+    return jnp.stack([on_face(kinds) for kinds in product((0.0, 1.0, None), repeat=dimensions)])

@@ -38,7 +38,8 @@ class Fit(eqx.Module):
     - `extremes`: `[V, D]`, the extreme points of the set of all θ that fit as well, NaN in unused rows: `theta` itself
       first, and more where the actions played leave some direction unidentified.
     - `agreement`: the share of starts that ended at this value; 1 for families that are convex in θ, where one start
-      proves it. What several starts found, at different θ, is among the extremes.
+      proves it. What several starts found at different θ is among the extremes, and so are the ends of coordinates that
+      do not matter.
     """
 
     theta: Float[Array, "D"]
@@ -74,19 +75,24 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
     dimensions = len(model.lower)
     if dimensions > MOST_PARAMETERS:
         raise ValueError(f"boxes have at most {MOST_PARAMETERS} parameters, this one has {dimensions}")
-    ends, values, residuals = _search(*jax.lax.stop_gradient(eqx.partition((problem, weights), eqx.is_inexact_array)))
+    known = jax.lax.stop_gradient(eqx.partition((problem, weights), eqx.is_inexact_array))
+    ends, values, residuals, curvatures = _search(*known)
     best = jnp.argmin(values)
     found, value, residual = ends[best], values[best], residuals[best]
     close = jnp.sqrt(jnp.finfo(weights.dtype).eps)
     as_good = values <= value + close * jnp.maximum(1, jnp.abs(value))
 
     dynamic, static = eqx.partition((problem, weights), eqx.is_inexact_array)
-    place = _differentiable(partial(_weighted, static, dynamic), found)
+    place = _differentiable(partial(_weighted, static, dynamic), found, curvatures[best])
     width = model.upper - model.lower
     theta = model.lower + width * place
     if isinstance(model, Custom):
-        distinct = as_good & jnp.any(jnp.abs(ends - found) > 1e-3, axis=1)
-        spread = jnp.where(distinct[:, None], ends, jnp.nan)
+        level = value + close * jnp.maximum(1, jnp.abs(value))
+        sides = _sides(found)  # a coordinate that does not matter fits as well at its ends
+        others = jnp.concatenate([ends, sides])
+        fits = jnp.concatenate([values, jax.vmap(partial(_weighted, static, dynamic))(sides)])
+        distinct = (fits <= level) & jnp.any(jnp.abs(others - found) > 1e-3, axis=1)
+        spread = jnp.where(distinct[:, None], others, jnp.nan)
     else:
         spread = _extremes(_identified(model, weights) * width, found)
     return Fit(
@@ -102,7 +108,7 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
 def nearest(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, "D"], Bool[Array, ""]]:
     """A θ that fits best, without derivatives, and whether it was found: the quick part of `fit`."""
     model = box_of(problem)
-    ends, values, residuals = _search(*eqx.partition((problem, weights), eqx.is_inexact_array))
+    ends, values, residuals, _ = _search(*eqx.partition((problem, weights), eqx.is_inexact_array))
     best = jnp.argmin(values)
     converged = (residuals[best] <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(values[best])
     return model.lower + (model.upper - model.lower) * ends[best], converged
@@ -114,8 +120,8 @@ def box_of(problem: Problem) -> BoxModel:
     return problem.model
 
 
-def _search(dynamic: Any, static: Any) -> tuple[Float[Array, "N D"], Float[Array, "N"], Float[Array, "N"]]:
-    """Where each start ends in the unit cube, its value and its residual."""
+def _search(dynamic: Any, static: Any) -> tuple[Array, Array, Array, Array]:
+    """Where each start ends in the unit cube `[N, D]`, values and residuals `[N]`, curvatures `[N, D, D]`."""
     model = box_of(eqx.combine(dynamic, static)[0])
     starts = _starts(len(model.lower), not isinstance(model, Custom)).astype(model.lower.dtype)
     return jax.vmap(partial(_minimise, partial(_weighted, static, dynamic)))(starts)
@@ -139,8 +145,14 @@ def _starts(dimensions: int, convex: bool) -> Float[Array, "N D"]:
     return jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions))
 
 
-def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Float[Array, "D"], Float[Array, ""], Array]:
-    """The least of `objective` on the unit cube near `start`, its value and the residual.
+def _sides(place: Float[Array, "D"]) -> Float[Array, "N D"]:
+    """The place with each coordinate kept, put at 0 or put at 1, in every combination."""
+    ways = _faces(len(place), place.dtype)
+    return jnp.where(jnp.isnan(ways), place, ways)
+
+
+def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Array, Array, Array, Array]:
+    """The least of `objective` on the unit cube near `start` `[D]`, its value, the residual and the curvature `[D, D]`.
 
     Each step looks at halvings of a Newton step among the coordinates that are free, bent along the sides of the cube
     and cut off at the first of them, and of a gradient step, and takes the lowest; where values are too close to tell,
@@ -183,19 +195,18 @@ def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Float[Arra
         step, _, _, measured, stuck = state
         return (step < _STEPS) & (measured[-1] > 0) & ~stuck
 
-    first = (jnp.int32(0), start, objective(start), measure(start), jnp.asarray(False))
-    _, place, value, measured, _ = jax.lax.while_loop(unfinished, better, first)
-    return place, value, measured[-1]
+    # nothing measured yet: the first step goes nowhere, finds that better than nothing, and measures there
+    unknown = jnp.zeros_like(start), jnp.zeros((start.size, start.size), start.dtype), jnp.zeros((), start.dtype)
+    first = (jnp.int32(0), start, objective(start), (*unknown, jnp.asarray(jnp.inf, start.dtype)), jnp.asarray(False))
+    _, place, value, (_, curvature, _, residual), _ = jax.lax.while_loop(unfinished, better, first)
+    return place, value, residual, curvature
 
 
-def _differentiable(objective: Callable, place: Float[Array, "D"]) -> Float[Array, "D"]:
+def _differentiable(objective: Callable, place: Float[Array, "D"], curvature: Float[Array, "D D"]) -> Float[Array, "D"]:
     """The minimiser with its derivative, by the implicit function theorem: a Newton step that moves nothing."""
     slope = jax.grad(objective)(place)
     settled = jax.lax.stop_gradient(slope)
-    curvature = jax.lax.stop_gradient(jax.hessian(objective)(place))
-    known = jnp.isfinite(settled) & jnp.all(jnp.isfinite(curvature), axis=-1)
-    free = (place > 0) & (place < 1) & known
-    curvature = jnp.where(known[:, None] & known, curvature, 0)
+    free = (place > 0) & (place < 1) & jnp.isfinite(settled)
     step, _ = _solve_positive(curvature, jnp.where(free, slope - settled, 0), free)
     return place - step
 
@@ -252,26 +263,23 @@ def _extremes(rows: Float[Array, "R D"], place: Float[Array, "D"]) -> Float[Arra
     At an extreme point the columns of the coordinates inside (0, 1) are independent, so that these follow from the
     others: every way to put each coordinate at 0, at 1 or inside is tried.
     """
-    dimensions = len(place)
     scale = jnp.max(jnp.abs(rows))
     rows = rows / jnp.where(scale > 0, scale, 1)
     close = float(jnp.finfo(rows.dtype).eps) ** 0.5
     gram, target = rows.T @ rows, rows @ place
 
-    def on_face(kinds: tuple[float | None, ...]) -> Float[Array, "D"]:
-        inside = [d for d in range(dimensions) if kinds[d] is None]
-        point = jnp.array([0.5 if kind is None else kind for kind in kinds], rows.dtype)
-        fine = jnp.asarray(True)
-        if inside:
-            index = jnp.array(inside)
-            part = gram[jnp.ix_(index, index)]
-            given = jnp.where(jnp.array([kind is None for kind in kinds]), 0, point)
-            right = rows[:, index].T @ (target - rows @ given)
-            solved, apart = _solve_positive(part, right, jnp.ones(len(inside), bool), 1e-3 * close)
-            fine = jnp.all(apart)
-            point = given.at[index].set(solved)
+    def on_face(kinds: Float[Array, "D"]) -> Float[Array, "D"]:
+        inside = jnp.isnan(kinds)
+        given = jnp.where(inside, 0, kinds)
+        solved, apart = _solve_positive(gram, rows.T @ (target - rows @ given), inside, 1e-3 * close)
+        point = jnp.where(inside, solved, given)
         missed = jnp.max(jnp.abs(rows @ point - target))
-        fine &= (missed <= close) & jnp.all((point >= -close) & (point <= 1 + close))
+        fine = jnp.all(apart == inside) & (missed <= close) & jnp.all((point >= -close) & (point <= 1 + close))
         return jnp.where(fine, jnp.clip(point, 0, 1), jnp.nan)
 
-    return jnp.stack([on_face(kinds) for kinds in product((0.0, 1.0, None), repeat=dimensions)])
+    return jax.vmap(on_face)(_faces(len(place), place.dtype))
+
+
+def _faces(dimensions: int, dtype: Any) -> Float[Array, "V D"]:
+    """Every way to put each coordinate at 0, at 1 or inside (NaN)."""
+    return jnp.asarray(list(product((0.0, 1.0, np.nan), repeat=dimensions)), dtype)

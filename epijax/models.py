@@ -1,6 +1,7 @@
-"""The published problems as ready `Problem`s, with the result each is known for.
+"""The published problems as ready `Problem`s, with the result each is known for; `MODELS` lists them.
 
-After [X26]: the parametrisation is ours, chosen to give its published statements (theory §4).
+Here those after [X26]: the parametrisation is ours, chosen to give its published statements (theory §4). Those of other
+papers are in `gallery`.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,11 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from epijax.environment import Environment, as_float, is_concrete
+from epijax.gallery import berks_coin as berks_coin
+from epijax.gallery import dieters_dilemma as dieters_dilemma
+from epijax.gallery import linear_tax as linear_tax
+from epijax.gallery import monopolist as monopolist
+from epijax.gallery import overconfident_worker as overconfident_worker
 from epijax.problem import Problem
 from epijax.subjective import AffineBernoulli
 
@@ -27,6 +33,7 @@ def sycophancy(
     cost_honest: Number = 0.0,
     lower: Number = 0.0,
     upper: Number = 1.0,
+    coupling: Number = 1.0,
     exploration: Number = 0.0,
 ) -> Problem:
     """An agent that takes agreement for truth: it agrees with the user or answers honestly.
@@ -41,13 +48,15 @@ def sycophancy(
     - `p_agree`, `p_honest`: true probability that agreeing, that honesty is approved.
     - `reward_agree`, `reward_honest`: payoff of approval, in payoff units; `cost_agree`, `cost_honest`: paid always.
     - `lower`, `upper`: the believable θ; `upper` below the critical belief makes agreement unrationalizable.
+    - `coupling`: λ in [0, 1], from the correctly specified model, 0, in which honesty has a parameter of its own in
+      [0, 1], to the conflated one, 1: Q_θ(approved|honest) = λ(1 − θ₁) + (1 − λ)θ₂.
     - `exploration`: ε, the share of uniform play the agent also learns from.
 
     **Returns:** a `Problem` with actions ("agree", "honest"), of which agreeing is unsafe.
 
     Raises `ValueError`, here and below, for a probability outside [0, 1], reversed bounds, or payoffs not finite.
     """
-    _check_probability(p_agree=p_agree, p_honest=p_honest)
+    _check_probability(p_agree=p_agree, p_honest=p_honest, coupling=coupling)
     return Problem(
         Environment(
             _table(((1 - as_float(p_agree), p_agree), (1 - as_float(p_honest), p_honest))),
@@ -58,7 +67,7 @@ def sycophancy(
                 )
             ),
         ),
-        AffineBernoulli((0.0, 1.0), (1.0, -1.0), lower, upper),
+        _coupled(coupling, lower, upper),
         exploration,
         actions=("agree", "honest"),
         unsafe=(True, False),
@@ -75,6 +84,7 @@ def hallucination(
     cost_abstain: Number = 0.0,
     lower: Number = 0.0,
     upper: Number = 1.0,
+    coupling: Number = 1.0,
     exploration: Number = 0.0,
 ) -> Problem:
     """An agent that makes an answer up or says that it does not know.
@@ -96,6 +106,7 @@ def hallucination(
         cost_honest=cost_abstain,
         lower=lower,
         upper=upper,
+        coupling=coupling,
         exploration=exploration,
     )
     return Problem(
@@ -154,7 +165,9 @@ class Model(NamedTuple):
     meaning: dict[str, str]  # parameter -> what it means, for axis labels and help
 
 
-_BELIEF = {"lower": "least believable θ", "upper": "greatest believable θ", "exploration": "exploration ε"}
+_EXPLORED = {"exploration": "exploration ε"}
+_BELIEF = {"lower": "least believable θ", "upper": "greatest believable θ", **_EXPLORED}
+_COUPLED = {**_BELIEF, "coupling": "coupling λ of the two beliefs"}
 
 MODELS = {
     "sycophancy": Model(
@@ -167,7 +180,7 @@ MODELS = {
             "reward_honest": "reward of approved honesty",
             "cost_agree": "cost of agreeing",
             "cost_honest": "cost of honesty",
-            **_BELIEF,
+            **_COUPLED,
         },
     ),
     "hallucination": Model(
@@ -180,7 +193,7 @@ MODELS = {
             "reward_abstain": "reward of approved abstention",
             "cost_fabricate": "cost of fabricating",
             "cost_abstain": "cost of abstaining",
-            **_BELIEF,
+            **_COUPLED,
         },
     ),
     "deception": Model(
@@ -193,10 +206,79 @@ MODELS = {
             "safe": "payoff of compliance",
             "lower": "least believable risk of being caught",
             "upper": "greatest believable risk of being caught",
-            "exploration": "exploration ε",
+            **_EXPLORED,
         },
     ),
+    "monopolist": Model(
+        monopolist,
+        {"demand_low": (26.0, 36.0), "demand_high": (0.0, 10.0)},
+        {
+            "demand_low": "expected demand at the low price",
+            "demand_high": "expected demand at the high price",
+            "price_low": "low price",
+            "price_high": "high price",
+            "intercept_lower": "least believable intercept of demand",
+            "intercept_upper": "greatest believable intercept of demand",
+            "slope_lower": "least believable slope of demand",
+            "slope_upper": "greatest believable slope of demand",
+            **_EXPLORED,
+        },
+    ),
+    "berks_coin": Model(
+        berks_coin,
+        {"bias": (0.0, 1.0), "low": (0.05, 0.45)},
+        {
+            "bias": "probability of heads",
+            "low": "lower believable probability of heads",
+            "high": "higher believable probability of heads",
+        },
+    ),
+    "overconfident_worker": Model(
+        overconfident_worker,
+        {"overconfidence": (-1.0, 2.0), "cost_high": (0.0, 1.2)},
+        {
+            "overconfidence": "believed minus true ability",
+            "ability": "true ability",
+            "fundamental": "output per unit of effort",
+            "effort_low": "low effort",
+            "effort_high": "high effort",
+            "cost_low": "cost of low effort",
+            "cost_high": "cost of high effort",
+            "least": "least believable fundamental",
+            "most": "greatest believable fundamental",
+            **_EXPLORED,
+        },
+    ),
+    "linear_tax": Model(
+        linear_tax,
+        {"progressivity": (0.0, 0.6), "cost_high": (0.0, 1.0)},
+        {
+            "progressivity": "tax per unit of income squared",
+            "income_low": "low income",
+            "income_high": "high income",
+            "cost_low": "cost of earning the low income",
+            "cost_high": "cost of earning the high income",
+            **_EXPLORED,
+        },
+    ),
+    "dieters_dilemma": Model(
+        dieters_dilemma,
+        {"cost": (0.0, 0.6), "health": (0.05, 0.95)},
+        {"cost": "cost of the diet", "health": "probability of health", **_EXPLORED},
+    ),
 }
+X26 = ("sycophancy", "hallucination", "deception")  # those with a closed form
+
+
+def _coupled(coupling: Number, lower: Number, upper: Number) -> AffineBernoulli:
+    """The sycophant's beliefs; of one parameter where the coupling is known to be complete."""
+    if isinstance(coupling, int | float) and coupling == 1:
+        return AffineBernoulli((0.0, 1.0), (1.0, -1.0), lower, upper)
+    share = as_float(coupling)
+    slope = jnp.stack([jnp.array([1.0, 0.0], share.dtype), jnp.stack([-share, 1 - share])])
+    low, high = as_float(lower), as_float(upper)
+    intercept = jnp.stack([jnp.zeros_like(share), share])
+    return AffineBernoulli(intercept, slope, jnp.stack([low, 0 * low]), jnp.stack([high, 0 * high + 1]))
 
 
 def _check_probability(**given: Number) -> None:

@@ -40,13 +40,13 @@ REFUSED = {
     "an infinite payoff": (lambda: ej.Environment(HALF, [[0.0, INF], [0.0, 0.0]]), "payoffs must be finite"),
     "a payoff that is NaN": (lambda: ej.Environment(HALF, [[0.0, NAN], [0.0, 0.0]]), "payoffs must be finite"),
     # subjective models
-    "two parameters": (
-        lambda: ej.AffineBernoulli([0.0, 1.0], np.eye(2), [0.0, 0.0], [1.0, 1.0]),
-        r"one parameter so far: slope must be \[actions, 1\]",
+    "bounds of one parameter for two": (
+        lambda: ej.AffineBernoulli([0.0, 1.0], np.eye(2), [0.0], [1.0, 1.0]),
+        r"one bound for each of the 2 parameters; got \(1,\)",
     ),
     "links of unequal length": (
         lambda: ej.AffineBernoulli([0.0, 1.0, 0.5], [1.0, -1.0], 0.0, 1.0),
-        r"intercept must be \[2\]",
+        r"intercept must be \[actions\] and slope \[actions, parameters\]; got \(3,\) and \(2,\)",
     ),
     "reversed bounds": (
         lambda: ej.AffineBernoulli(*LINKS, 0.8, 0.2),
@@ -102,7 +102,7 @@ REFUSED = {
     "too many parameters": (lambda: ej.solve(ej.FiniteProblem(np.eye(6, 64), np.eye(6, 64))), "take fewer parameters"),
     "the projection of a list": (
         lambda: ej.project(ej.Problem(ej.Environment(HALF, PAY), ej.Finite([HALF])), jnp.array([0.5, 0.5])),
-        "project takes a one-parameter model, AffineBernoulli; got Finite",
+        "project takes an AffineBernoulli of one parameter; got Finite",
     ),
     "unsafe of wrong length": (lambda: ej.phase(ej.solve(problem()), (True,)), "each of the 2 actions; got 1"),
     # models

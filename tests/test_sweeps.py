@@ -96,7 +96,7 @@ def test_every_cell_is_that_of_solve_whatever_the_tiles_and_devices(dtype, num_d
     np.testing.assert_allclose(found["margin"].ravel(), direct.margin, rtol=2**-14, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ej.models.MODELS)
+@pytest.mark.parametrize("model", ej.models.X26)
 def test_float32_equals_float64_bit_for_bit_where_it_matters(model):
     spans = ej.models.MODELS[model].axes
     for exploration in (0.0, 0.2):
@@ -336,7 +336,8 @@ def test_shares_are_counted_block_by_block(monkeypatch):
 
 def test_a_tile_is_solved_without_temporaries_to_speak_of():
     """A block is one fused loop: a single table kept for each of its cells would take four times as much as this."""
-    for model, entry in ej.models.MODELS.items():
+    for model in ej.models.X26:
+        entry = ej.models.MODELS[model]
         for dtype, fixed in product(("float32", "float64"), ({}, {"exploration": 0.1})):
             axes = {name: np.linspace(*span, 4096) for name, span in entry.axes.items()}
             grid = make_grid(axes, job.TILE_CELLS, job.TILE_SIDE)

@@ -261,12 +261,13 @@ class Engine:
     def _in_float64(self, values: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The packed answers of single cells, in float64 on the CPU."""
         count = len(values[0])
+        at_once = min(_RECHECKED_AT_ONCE, prod(self.grid.tile))  # tiles are small where a cell is much work
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
             if self._recheck is None:
                 self._recheck = jax.jit(jax.vmap(self._cell))
             answers = []
-            for start in range(0, count, _RECHECKED_AT_ONCE):
-                some = [v[start : start + _RECHECKED_AT_ONCE] for v in values]
-                padded = [np.pad(v, (0, _RECHECKED_AT_ONCE - len(v)), mode="edge") for v in some]
+            for start in range(0, count, at_once):
+                some = [v[start : start + at_once] for v in values]
+                padded = [np.pad(v, (0, at_once - len(v)), mode="edge") for v in some]
                 answers.append([np.asarray(word)[: len(some[0])] for word in self._recheck(*padded)])
         return tuple(np.concatenate(word) for word in zip(*answers, strict=True))

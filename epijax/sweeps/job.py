@@ -14,7 +14,7 @@ import xarray as xr
 from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
-from epijax.subjective import Finite
+from epijax.subjective import Finite, is_one_parameter
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.engine import VARIABLES, Block, Engine
 from epijax.sweeps.grid import Grid, Tile, make_grid
@@ -23,6 +23,8 @@ from epijax.tables import tabulate
 from epijax.vertices import count_bases
 
 TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs little, 128 MiB at most
+
+_ITERATED = 1 << 16  # times the work of a closed form, where projections are found by iteration
 
 Progress = Callable[[int, int], None]
 
@@ -166,7 +168,7 @@ def _corner_problem(
 def _work(problem: Problem | FiniteProblem) -> int:
     """Roughly how much more a cell takes than one of a closed form, of time and of memory."""
     if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
-        return 1
+        return 1 if is_one_parameter(problem.model) else _ITERATED
     tables = tabulate(problem) if isinstance(problem, Problem) else problem
     num_actions, num = tables.utility.shape
     return num if num_actions == 2 else count_bases(num_actions, num)

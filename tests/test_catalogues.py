@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import epijax as ej
+from epijax.exact import solve_exactly
 
 gambit = pytest.importorskip("pygambit")
 
@@ -193,16 +194,15 @@ def test_the_catalogue_of_gambit(subtests):
     assert compared == len(games) >= 30 and clear >= 10
 
 
-def test_von_stengels_game_with_75_equilibria():
-    """With its small payoffs; the equations of the large ones lose so many digits that it is not decided."""
-    large = "journals/dcg/vonstengel1999/6x6_game_with_75_eq"
-    solution = check(catalogue()[f"{large}_small_payoffs"])
-    assert solution.num_mixed + solution.pure.sum() == 75 and solution.status == ej.Status.SOLVED
-    game = catalogue()[large]
-    tables = game.own.astype(float), game.divergence.astype(float)
-    solution, found = answer(*tables)
-    assert len(found) == 75 and solution.status == ej.Status.BOUNDARY
-    same(*answer(*tables, exact=True), extreme_strategies(game))
+@pytest.mark.parametrize("payoffs", ["", "_small_payoffs"])
+def test_von_stengels_game_with_75_equilibria(payoffs):
+    """In rational arithmetic; the equations of the large payoffs lose so many digits that floats decide nothing."""
+    game = catalogue()[f"journals/dcg/vonstengel1999/6x6_game_with_75_eq{payoffs}"]
+    found = solve_exactly(game.own.tolist(), game.divergence.tolist())
+    pure = np.eye(6)[np.array(found.pure)].tolist()
+    strategies = np.array(sorted([*pure, *np.array(found.mixed, float).tolist()]))
+    assert len(strategies) == 75
+    np.testing.assert_allclose(strategies, extreme_strategies(game), rtol=0, atol=1e-12)
 
 
 def test_the_games_in_quantecons_tests(subtests):

@@ -19,7 +19,7 @@ from epijax.environment import GaussianEnvironment
 from epijax.problem import Problem
 from epijax.response import utilities
 from epijax.solution import Solution, bits, conclude, verdict
-from epijax.subjective import Categorical
+from epijax.subjective import Categorical, Custom
 
 MOST_MIXED = 4
 _NEAR_END = (1e-6, 1e-4, 1e-2)  # where limits at the ends show
@@ -193,12 +193,19 @@ def _scale(problem: Problem) -> Float[Array, ""]:
 def _range(problem: Problem, lead: Callable, found: Fit) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """The least and the greatest lead over all that fits, and by how much they may be wrong.
 
-    Payoffs affine in θ are so at extreme points. Others are looked at on the way from each extreme point to each other
-    one, and may be wrong by what twice as many looks change.
+    Payoffs affine in θ are so at extreme points. Of logits they are looked at on the way from each extreme point to
+    each other one, and may be wrong by what twice as many looks change; of a family of the user's own they may be wrong
+    by the largest step from one θ found to the next, unless these reach from end to end of the box.
     """
     leads = jax.vmap(lead)(found.extremes)
     low, high = jnp.nanmin(leads), jnp.nanmax(leads)
-    if not isinstance(problem.model, Categorical):
+    model = problem.model
+    if isinstance(model, Custom):  # several θ that fit, found by sampling, may stop short of the ends of what fits
+        places = (found.extremes - model.lower) / jnp.where(model.upper > model.lower, model.upper - model.lower, 1)
+        least, most = jnp.nanmin(places, axis=0), jnp.nanmax(places, axis=0)
+        short = jnp.any((most - least > 1e-3) & ((least > 0) | (most < 1)))
+        return low, high, jnp.where(short, jnp.nanmax(jnp.diff(jnp.sort(leads))), 0)
+    if not isinstance(model, Categorical):
         return low, high, jnp.zeros_like(low)
 
     def between(count: int) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -1,6 +1,7 @@
 """Projections on boxes of any dimension: what fits best, and all that fits as well (theory §1, §6).
 
-Minimised by projected Newton steps in coordinates in which the box is the unit cube.
+In coordinates in which the box is the unit cube. Families convex in θ have a solver of their own, `convex`; the user's
+own are searched from many starts.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from epijax.convex import nearest_convex
 from epijax.environment import Numbers, as_float
 from epijax.problem import Problem
 from epijax.projection import divergences
@@ -21,10 +23,11 @@ from epijax.subjective import AffineBernoulli, BoxModel, Categorical, Custom, Fi
 
 MOST_PARAMETERS = 6  # 3**6 faces are looked at
 _STEPS = 100
-_TRIED = 0.5 ** np.arange(8)  # shares of a step
+_TRIED = 0.25 ** np.arange(4)  # shares of a step
 _FLAT = 1e-13  # of the largest curvature: what is flatter is not identified
 _CONVERGED = {"float32": 1e-4, "float64": 1e-10}
-_STARTS_AN_AXIS = (17, 7, 5, 3, 3, 2)  # for families that need not be convex, by the number of parameters
+_GRID = (65, 17, 9, 7, 5, 5)  # places an axis where the user's own families are looked at, by the number of parameters
+_STARTS = 8  # of these, where a search begins
 
 
 class Fit(eqx.Module):
@@ -38,8 +41,8 @@ class Fit(eqx.Module):
     - `extremes`: `[V, D]`, the extreme points of the set of all θ that fit as well, NaN in unused rows: `theta` itself
       first, and more where the actions played leave some direction unidentified.
     - `agreement`: the share of starts that ended at this value; 1 for families that are convex in θ, where one start
-      proves it. What several starts found at different θ is among the extremes, and so are the ends of coordinates that
-      do not matter.
+      proves it. The user's own start from the lowest places on a grid: what they find at different θ is among the
+      extremes, and so are the ends of coordinates that do not matter.
     """
 
     theta: Float[Array, "D"]
@@ -75,19 +78,14 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
     dimensions = len(model.lower)
     if dimensions > MOST_PARAMETERS:
         raise ValueError(f"boxes have at most {MOST_PARAMETERS} parameters, this one has {dimensions}")
-    known = jax.lax.stop_gradient(eqx.partition((problem, weights), eqx.is_inexact_array))
-    ends, values, residuals, curvatures = _search(*known)
-    best = jnp.argmin(values)
-    found, value, residual = ends[best], values[best], residuals[best]
-    close = jnp.sqrt(jnp.finfo(weights.dtype).eps)
-    as_good = values <= value + close * jnp.maximum(1, jnp.abs(value))
-
+    found, residual, curvature, ends, values = _search(problem, weights)
+    value = jnp.min(values)
+    level = value + jnp.sqrt(jnp.finfo(weights.dtype).eps) * jnp.maximum(1, jnp.abs(value))
     dynamic, static = eqx.partition((problem, weights), eqx.is_inexact_array)
-    place = _differentiable(partial(_weighted, static, dynamic), found, curvatures[best])
+    place = _differentiable(partial(_weighted, static, dynamic), found, curvature)
     width = model.upper - model.lower
     theta = model.lower + width * place
     if isinstance(model, Custom):
-        level = value + close * jnp.maximum(1, jnp.abs(value))
         sides = _sides(found)  # a coordinate that does not matter fits as well at its ends
         others = jnp.concatenate([ends, sides])
         fits = jnp.concatenate([values, jax.vmap(partial(_weighted, static, dynamic))(sides)])
@@ -101,17 +99,16 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
         residual=residual,
         converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value),
         extremes=jnp.concatenate([theta[None], model.lower + width * spread]),
-        agreement=jnp.mean(jnp.where(as_good, 1.0, 0.0)),
+        agreement=jnp.sum(values <= level) / jnp.maximum(1, jnp.sum(values < jnp.inf)),
     )
 
 
 def nearest(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, "D"], Bool[Array, ""]]:
     """A θ that fits best, without derivatives, and whether it was found: the quick part of `fit`."""
     model = box_of(problem)
-    ends, values, residuals, _ = _search(*eqx.partition((problem, weights), eqx.is_inexact_array))
-    best = jnp.argmin(values)
-    converged = (residuals[best] <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(values[best])
-    return model.lower + (model.upper - model.lower) * ends[best], converged
+    place, residual, _, _, values = _search(problem, weights)
+    converged = (residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(jnp.min(values))
+    return model.lower + (model.upper - model.lower) * place, converged
 
 
 def box_of(problem: Problem) -> BoxModel:
@@ -120,29 +117,55 @@ def box_of(problem: Problem) -> BoxModel:
     return problem.model
 
 
-def _search(dynamic: Any, static: Any) -> tuple[Array, Array, Array, Array]:
-    """Where each start ends in the unit cube `[N, D]`, values and residuals `[N]`, curvatures `[N, D, D]`."""
-    model = box_of(eqx.combine(dynamic, static)[0])
-    starts = _starts(len(model.lower), not isinstance(model, Custom)).astype(model.lower.dtype)
-    return jax.vmap(partial(_minimise, partial(_weighted, static, dynamic)))(starts)
+def _search(problem: Problem, weights: Float[Array, "A"]) -> tuple[Array, Array, Array, Array, Array]:
+    """Where in the unit cube weights fit best `[D]`, the residual, the curvature `[D, D]`; where each start ended
+    `[N, D]`, and the value there `[N]`. Without derivatives."""
+    dynamic, static = jax.lax.stop_gradient(eqx.partition((problem, weights), eqx.is_inexact_array))
+    objective = partial(_weighted, static, dynamic)
+    known = eqx.combine(dynamic, static)
+    if not isinstance(problem.model, Custom):
+        place, residual, curvature = nearest_convex(*known)
+        return place, residual, curvature, place[None], objective(place)[None]
+    starts, distinct = _starts(*known)
+    ends, values, residuals, curvatures = jax.vmap(partial(_minimise, objective))(starts)
+    values = jnp.where(distinct, values, jnp.inf)
+    best = jnp.argmin(values)
+    return ends[best], residuals[best], curvatures[best], ends, values
 
 
 def _weighted(static: Any, dynamic: Any, place: Float[Array, "D"]) -> Float[Array, ""]:
     """Σ w(x) K(x, θ) with 0·∞ = 0, θ given by its place in the unit cube."""
     problem, weights = eqx.combine(dynamic, static)
+    return _sum(weights, _at(problem, place))
+
+
+def _at(problem: Problem, place: Float[Array, "D"]) -> Float[Array, "A"]:
     model = box_of(problem)
-    each = divergences(problem.environment, model, model.lower + (model.upper - model.lower) * place)
+    return divergences(problem.environment, model, model.lower + (model.upper - model.lower) * place)
+
+
+def _sum(weights: Float[Array, "A"], each: Float[Array, "A"]) -> Float[Array, ""]:
     played = weights > 0
     return jnp.sum(jnp.where(played, weights, 0) * jnp.where(played, each, 0))
 
 
-def _starts(dimensions: int, convex: bool) -> Float[Array, "N D"]:
-    """Where the search begins: the middle, and a grid of starts for what need not be convex."""
-    if convex:
-        return jnp.full((1, dimensions), 0.5)
-    count = _STARTS_AN_AXIS[dimensions - 1]
-    axis = (np.arange(count) + 0.5) / count
-    return jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1).reshape(-1, dimensions))
+def _starts(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, "N D"], Bool[Array, "N"]]:
+    """The lowest of the places on a grid below which none of their neighbours is, and which rows hold one."""
+    model = box_of(problem)
+    dimensions = len(model.lower)
+    axis = (np.arange(_GRID[dimensions - 1]) + 0.5) / _GRID[dimensions - 1]
+    places = jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1), weights.dtype)
+    flat = places.reshape(-1, dimensions)
+    values = jax.vmap(lambda place: _sum(weights, _at(problem, place)))(flat).reshape(places.shape[:-1])
+    lowest = jnp.isfinite(values)
+    for d in range(dimensions):
+        around = jnp.pad(values, [(1, 1) if i == d else (0, 0) for i in range(dimensions)], constant_values=jnp.inf)
+        size = values.shape[d]
+        lowest &= values <= jnp.minimum(
+            jax.lax.slice_in_dim(around, 0, size, axis=d), jax.lax.slice_in_dim(around, 2, size + 2, axis=d)
+        )
+    height, index = jax.lax.top_k(-jnp.where(lowest, values, jnp.inf).reshape(-1), min(_STARTS, values.size))
+    return flat[index], height > -jnp.inf
 
 
 def _sides(place: Float[Array, "D"]) -> Float[Array, "N D"]:
@@ -154,7 +177,7 @@ def _sides(place: Float[Array, "D"]) -> Float[Array, "N D"]:
 def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Array, Array, Array, Array]:
     """The least of `objective` on the unit cube near `start` `[D]`, its value, the residual and the curvature `[D, D]`.
 
-    Each step looks at halvings of a Newton step among the coordinates that are free, bent along the sides of the cube
+    Each step looks at shares of a Newton step among the coordinates that are free, bent along the sides of the cube
     and cut off at the first of them, and of a gradient step, and takes the lowest; where values are too close to tell,
     a full Newton step that lessens the residual.
     """
@@ -176,7 +199,7 @@ def _minimise(objective: Callable, start: Float[Array, "D"]) -> tuple[Array, Arr
         down = -slope / jnp.where(steepest > 0, steepest, 1)
         room = jnp.where(newton > 0, 1 - place, place) / jnp.where(newton == 0, 1, jnp.abs(newton))
         cut = jnp.minimum(1, jnp.min(jnp.where((newton == 0) | (room == 0), 1, room)))
-        tried = place + jnp.concatenate([parts * newton, parts * cut * newton, parts[::3] * down])
+        tried = place + jnp.concatenate([parts * newton, parts * cut * newton, parts[::2] * down])
         tried = jnp.where(tried < rounding, 0, jnp.where(tried > 1 - rounding, 1, tried))
         values = jax.vmap(objective)(tried)
         values = jnp.where(jnp.isnan(values), jnp.inf, values)

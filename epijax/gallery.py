@@ -3,6 +3,7 @@
 Each states the result it is known for, and where we made it finite or simpler.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -177,18 +178,18 @@ def dieters_dilemma(cost: Number = 0.3, *, health: Number = 0.5, exploration: Nu
     low = jnp.stack([jnp.ones_like(healthy), healthy])  # P(chemical low) with and without a diet
     chemical = jnp.log(jnp.stack([low, low, 1 - low, 1 - low], axis=1))
 
-    def log_prob(theta: Float[Array, "2"]) -> Float[Array, "2 4"]:
-        given = jnp.log(jnp.stack([1 - theta[0], theta[0], 1 - theta[1], theta[1]]))
-        return chemical + given
-
     paid = [[zero - price, 1 - price, zero - price, 1 - price], [zero, zero + 1, zero, zero + 1]]
     return Problem(
         Environment(jnp.stack([jnp.stack(row) for row in truth]), jnp.stack([jnp.stack(row) for row in paid])),
-        Custom(log_prob, jnp.zeros(2), jnp.ones(2)),
+        Custom(jax.tree_util.Partial(_healthy_by_chemical, chemical), jnp.zeros(2), jnp.ones(2)),
         exploration,
         actions=("diet", "no diet"),
         unsafe=(True, False),
     )
+
+
+def _healthy_by_chemical(chemical: Float[Array, "2 4"], theta: Float[Array, "2"]) -> Float[Array, "2 4"]:
+    return chemical + jnp.log(jnp.stack([1 - theta[0], theta[0], 1 - theta[1], theta[1]]))
 
 
 def _row(*values: Number) -> Float[Array, "N"]:

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 from epijax.environment import (
@@ -211,8 +212,8 @@ class Custom(eqx.Module):
 
     def __init__(self, log_prob: Callable, lower: Numbers, upper: Numbers):
         # a function with arrays as its leaves, as transformations want it
-        leafy = isinstance(log_prob, eqx.Module)
-        self.log_prob = log_prob if leafy else jax.tree_util.Partial(log_prob)  # pyright: ignore[reportAttributeAccessIssue]
+        leafy = isinstance(log_prob, (eqx.Module, Partial))
+        self.log_prob = log_prob if leafy else Partial(log_prob)  # pyright: ignore[reportAttributeAccessIssue]
         self.lower, self.upper = _box(lower, upper, max(as_float(lower).size, as_float(upper).size))
         made = jax.eval_shape(self.log_prob, self.lower)
         if getattr(made, "ndim", None) != 2:

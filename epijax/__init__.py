@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from epijax.evidence import witness as witness
     from epijax.files import read_problem as read_problem
     from epijax.files import read_tables as read_tables
+    from epijax.many_continuous import Bracket as Bracket
+    from epijax.many_continuous import bracket as bracket
     from epijax.phases import PHASES as PHASES
     from epijax.phases import phase as phase
     from epijax.problem import FiniteProblem as FiniteProblem
@@ -37,19 +39,21 @@ if TYPE_CHECKING:
 # No module bears the name of a public function: importing it would hide the function.
 _ROOMS = {
     "AffineBernoulli": "subjective",
-    "Environment": "environment",
-    "best_fit": "boxes",
-    "GaussianEnvironment": "environment",
-    "GaussianLinear": "subjective",
-    "Custom": "subjective",
+    "Bracket": "many_continuous",
     "Categorical": "subjective",
+    "Custom": "subjective",
+    "Environment": "environment",
     "Finite": "subjective",
     "FiniteProblem": "problem",
+    "GaussianEnvironment": "environment",
+    "GaussianLinear": "subjective",
     "PHASES": "phases",
     "Problem": "problem",
     "Solution": "solution",
     "Status": "solution",
     "beliefs": "evidence",
+    "best_fit": "boxes",
+    "bracket": "many_continuous",
     "components": "evidence",
     "verify": "evidence",
     "witness": "evidence",

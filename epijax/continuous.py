@@ -41,16 +41,9 @@ def solve_continuous(problem: Problem, tolerance: float) -> Solution:
     **Returns:** the `Solution`, with `MOST_MIXED` rows of `mixed`; status `BOUNDARY` and margin NaN where a projection
     did not converge, or several answers of a family that is not convex cannot be told apart.
 
-    Raises `ValueError` for more than two actions: `tabulate` takes any number.
-
     Source: theory §2, §6; [EP16], [EP25].
     """
-    if problem.num_actions != 2:
-        raise ValueError(
-            f"beliefs in a box of several parameters are solved for two actions, these are {problem.num_actions}; "
-            f"solve tabulate(problem, num) instead, whose answers tend to the problem's own as num grows"
-        )
-    scale = _scale(problem)
+    scale = expected_scale(problem)
 
     def lead(theta: Float[Array, "D"]) -> Float[Array, ""]:
         worth = utilities(problem.environment, box_of(problem), theta)
@@ -62,11 +55,11 @@ def solve_continuous(problem: Problem, tolerance: float) -> Solution:
         return jax.vmap(lead)(thetas), jnp.all(converged)
 
     known = jax.lax.stop_gradient(problem)
-    turns, roots, num_mixed, sure = _walk(look, scale.dtype)
+    turns, roots, num_mixed, sure = edge_roots(look, scale.dtype)
     sigmas = jnp.array([[1, 0], [0, 1], [0.5, 0.5]], scale.dtype)
     sigmas = jnp.concatenate([sigmas, jnp.stack([turns, 1 - turns], axis=1)])
     fits = jax.vmap(lambda sigma: fit(problem, problem.explored(sigma)))(sigmas)
-    taught = [_range(problem, lead, jax.tree.map(lambda leaf, x=x: leaf[x], fits)) for x in (0, 1)]
+    taught = [doubted_range(problem, lead, jax.tree.map(lambda leaf, x=x: leaf[x], fits)) for x in (0, 1)]
     peaks = jax.vmap(lead)(fits.theta[3:])
     most = jnp.stack([peaks[0], *(high for _, high, _ in taught)])
     least = jnp.stack([peaks[1], *(low for low, _, _ in taught)])
@@ -94,7 +87,9 @@ def solve_continuous(problem: Problem, tolerance: float) -> Solution:
     )
 
 
-def _walk(look: Callable, dtype: Any) -> tuple[Float[Array, "2"], Float[Array, "E"], Int[Array, ""], Bool[Array, ""]]:
+def edge_roots(
+    look: Callable, dtype: Any
+) -> tuple[Float[Array, "2"], Float[Array, "E"], Int[Array, ""], Bool[Array, ""]]:
     """Where f is largest and smallest between the ends, its roots and their number, and whether all was found.
 
     One loop, so that a projection is compiled once. It looks at a grid; then closer around the peak and the trough;
@@ -180,7 +175,7 @@ def _picked(rows: Shaped[Array, "N M"], index: Int[Array, "N"]) -> Shaped[Array,
     return jnp.take_along_axis(rows, index[:, None], axis=1)[:, 0]
 
 
-def _scale(problem: Problem) -> Float[Array, ""]:
+def expected_scale(problem: Problem) -> Float[Array, ""]:
     """The largest payoff that can be expected, in size: by the payoffs, or by the corners of the box."""
     environment, model = problem.environment, box_of(problem)
     if isinstance(environment, GaussianEnvironment):
@@ -190,7 +185,9 @@ def _scale(problem: Problem) -> Float[Array, ""]:
     return positive(jnp.max(jnp.abs(environment.payoffs)))
 
 
-def _range(problem: Problem, lead: Callable, found: Fit) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+def doubted_range(
+    problem: Problem, lead: Callable, found: Fit
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
     """The least and the greatest lead over all that fits, and by how much they may be wrong.
 
     Payoffs affine in θ are so at extreme points. Of logits they are looked at on the way from each extreme point to

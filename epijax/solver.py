@@ -12,6 +12,7 @@ from epijax.continuous import solve_continuous
 from epijax.environment import is_concrete
 from epijax.exact import Number, solve_exactly
 from epijax.many_actions import solve_many_actions
+from epijax.many_continuous import solve_many_continuous
 from epijax.one_parameter import solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution, Status, bits, conclude, tolerance_of
@@ -26,7 +27,8 @@ def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, e
     """All Berk–Nash equilibria and the rationalizable set of one problem, exactly.
 
     A Bernoulli model of one parameter goes the closed way of theory §3; other boxes of beliefs, for two actions, along
-    σ ∈ [0, 1] with projections found by iteration; tables, and models that are finite, go along the lower
+    σ ∈ [0, 1] with projections found by iteration, for more by roots over the faces of Δ(A) and a rationalizable set
+    that is found from inside and from outside (`bracket`); tables, and models that are finite, go along the lower
     envelopes of their divergences: two actions by a walk over σ ∈ [0, 1], others by the vertices over Δ(A). Compiled
     once for each kind of problem; works under `jit`, `vmap` and, away from ties, `grad`.
 
@@ -38,7 +40,7 @@ def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, e
 
     **Returns:** the `Solution`, its `status` telling how far to trust it.
 
-    Raises `ValueError` for more than two actions with beliefs in a box of several parameters; for tables of other than
+    Raises `ValueError` for more than six actions with beliefs in a box of several parameters; for tables of other than
     two actions that are too large to solve without `exact`, and with it for anything but tables known on the host;
     `TypeError` for anything that is no problem.
     """
@@ -52,7 +54,8 @@ def _solve(problem: Problem | FiniteProblem, tolerance: float | None) -> Solutio
     if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
         if is_one_parameter(problem.model):
             return solve_one_parameter(problem, _tolerance(tolerance, problem.model.lower))
-        return solve_continuous(problem, _tolerance(tolerance, problem.model.lower, _NUMERICAL))
+        boxed = solve_continuous if problem.num_actions == 2 else solve_many_continuous
+        return boxed(problem, _tolerance(tolerance, problem.model.lower, _NUMERICAL))
     tables = tabulate(problem) if isinstance(problem, Problem) else problem
     valid = problem.is_valid()
     path = solve_two_action if tables.num_actions == 2 else solve_many_actions

@@ -38,8 +38,9 @@ class Fit(eqx.Module):
     - `residual`: how far θ is from the optimality conditions on the box: the step that a gradient scaled by the largest
       curvature would still take, as a share of the box.
     - `converged`: whether the residual is within 1e-10 (1e-4 in float32).
-    - `extremes`: `[V, D]`, the extreme points of the set of all θ that fit as well, NaN in unused rows: `theta` itself
-      first, and more where the actions played leave some direction unidentified.
+    - `extremes`: `[V, D]`, `theta`, and the extreme points of the set of all θ that fit as well, NaN in unused rows.
+    - `single`: whether `theta` alone fits best: what is played identifies every parameter, or, for families of the
+      user's own, the search has found no other.
     - `agreement`: the share of starts that ended at this value; 1 for families that are convex in θ, where one start
       proves it. The user's own start from the lowest places on a grid: what they find at different θ is among the
       extremes, and so are the ends of coordinates that do not matter.
@@ -50,6 +51,7 @@ class Fit(eqx.Module):
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
     extremes: Float[Array, "V D"]
+    single: Bool[Array, ""]
     agreement: Float[Array, ""]
 
 
@@ -91,14 +93,17 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
         fits = jnp.concatenate([values, jax.vmap(partial(_weighted, static, dynamic))(sides)])
         distinct = (fits <= level) & jnp.any(jnp.abs(others - found) > 1e-3, axis=1)
         spread = jnp.where(distinct[:, None], others, jnp.nan)
+        single = ~jnp.any(distinct)
     else:
         spread = _extremes(_identified(model, weights) * width, found)
+        single = ~jnp.isnan(spread[-1, 0])  # no coordinate at an end: all of them follow from what is identified
     return Fit(
         theta=theta,
         value=_weighted(static, dynamic, place),
         residual=residual,
         converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value),
         extremes=jnp.concatenate([theta[None], model.lower + width * spread]),
+        single=single,
         agreement=jnp.sum(values <= level) / jnp.maximum(1, jnp.sum(values < jnp.inf)),
     )
 
@@ -136,7 +141,7 @@ def _search(problem: Problem, weights: Float[Array, "A"]) -> tuple[Array, Array,
 def _weighted(static: Any, dynamic: Any, place: Float[Array, "D"]) -> Float[Array, ""]:
     """Σ w(x) K(x, θ) with 0·∞ = 0, θ given by its place in the unit cube."""
     problem, weights = eqx.combine(dynamic, static)
-    return _sum(weights, _at(problem, place))
+    return weighted_divergence(weights, _at(problem, place))
 
 
 def _at(problem: Problem, place: Float[Array, "D"]) -> Float[Array, "A"]:
@@ -144,7 +149,8 @@ def _at(problem: Problem, place: Float[Array, "D"]) -> Float[Array, "A"]:
     return divergences(problem.environment, model, model.lower + (model.upper - model.lower) * place)
 
 
-def _sum(weights: Float[Array, "A"], each: Float[Array, "A"]) -> Float[Array, ""]:
+def weighted_divergence(weights: Float[Array, "A"], each: Float[Array, "A"]) -> Float[Array, ""]:
+    """Σ w(x) K(x, θ) with 0·∞ = 0."""
     played = weights > 0
     return jnp.sum(jnp.where(played, weights, 0) * jnp.where(played, each, 0))
 
@@ -156,7 +162,7 @@ def _starts(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, 
     axis = (np.arange(_GRID[dimensions - 1]) + 0.5) / _GRID[dimensions - 1]
     places = jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1), weights.dtype)
     flat = places.reshape(-1, dimensions)
-    values = jax.vmap(lambda place: _sum(weights, _at(problem, place)))(flat).reshape(places.shape[:-1])
+    values = jax.vmap(lambda place: weighted_divergence(weights, _at(problem, place)))(flat).reshape(places.shape[:-1])
     lowest = jnp.isfinite(values)
     for d in range(dimensions):
         around = jnp.pad(values, [(1, 1) if i == d else (0, 0) for i in range(dimensions)], constant_values=jnp.inf)

@@ -75,6 +75,7 @@ def solve_continuous(problem: Problem, tolerance: float) -> Solution:
         ]
     )
     sure &= jnp.all(fits.converged) & (num_mixed <= MOST_MIXED)
+    sure &= (num_mixed > 0) | (high_0 >= -tolerance) | (low_1 <= tolerance)  # an equilibrium exists
     margin = jnp.where(sure, jnp.maximum(jnp.min(slacks), 0), jnp.nan)
     return conclude(
         rationalizable=bits([jnp.max(most) >= -tolerance, jnp.min(least) <= tolerance]),
@@ -194,7 +195,7 @@ def doubted_range(
     each other one, and may be wrong by what twice as many looks change; of a family of the user's own they may be wrong
     by the largest step from one θ found to the next, unless these reach from end to end of the box.
     """
-    leads = jax.vmap(lead)(found.extremes)
+    leads = jnp.where(jnp.isnan(found.extremes[:, 0]), jnp.nan, jax.vmap(lead)(found.extremes))
     low, high = jnp.nanmin(leads), jnp.nanmax(leads)
     model = problem.model
     if isinstance(model, Custom):  # several θ that fit, found by sampling, may stop short of the ends of what fits

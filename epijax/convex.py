@@ -105,7 +105,7 @@ def _newton(family: type[Convex], given: tuple[Array, Array, Array, Array]) -> t
 
         share = _how_far(rise, reduce(jnp.add, [slope[d] * way[d] for d in range(dimensions)]))
         moved = place + share * way
-        moved = jnp.where(moved < 8 * eps, 0, jnp.where(moved > 1 - 8 * eps, 1, moved))
+        moved = jnp.where(moved > 1 - 2 * eps, 1, jnp.maximum(moved, 0))
         return step + 1, moved, jnp.max(jnp.abs(moved - place)) > eps**0.6  # the next step is its square
 
     def unfinished(state: tuple) -> Array:

@@ -19,8 +19,8 @@ from epijax.games import game_value
 from epijax.problem import Problem
 from epijax.projection import divergences
 from epijax.response import utilities
-from epijax.ruling_out import not_ruled_out
-from epijax.solution import Solution, bits, conclude, verdict
+from epijax.ruling_out import not_ruled_out, taught_by_each
+from epijax.solution import NUMERICAL, Solution, bits, conclude, tolerance_of, verdict
 from epijax.subjective import AffineBernoulli, Custom, Finite, GaussianLinear
 from epijax.vertices import balance
 
@@ -50,8 +50,9 @@ def solve_many_continuous(problem: Problem, tolerance: float) -> Solution:
 
     Pure and strict equilibria follow from all that fits the action best. Mixed ones of two actions are roots along an
     edge of Δ(A), others are roots over a face, from where interpolation on a grid of strategies has one, by Newton
-    steps; each is an equilibrium iff one belief on what fits it best makes all that it plays best responses. That no
-    root was missed is shown by their number alone, which is odd where every strategy has one best fit.
+    steps; each is an equilibrium iff one belief on what fits it best makes all that it plays best responses. A root
+    that the grid misses may stay unknown: the number of equilibria, which is odd where every strategy has one best
+    fit and never zero, tells of one and not of two.
 
     **Arguments:** `problem`; `tolerance`, as a share of the largest payoff that can be expected.
 
@@ -72,9 +73,11 @@ def solve_many_continuous(problem: Problem, tolerance: float) -> Solution:
     strict = _strictly(problem, scale, jax.tree.map(lambda leaf: leaf[: problem.num_actions], seen.fits))
     mixed, num_mixed, slacks, complete = _mixed(problem, scale, tolerance, grid, seen, found.outer)
 
-    one_fit = jnp.all(jnp.isnan(seen.fits.extremes[:, 1:]))
-    even = (num_mixed + jnp.sum(pure >= -tolerance)) % 2 == 0
-    sure = jnp.all(seen.fits.converged) & complete & ~(one_fit & even) & jnp.all(found.inner == found.outer)
+    number = num_mixed + jnp.sum(pure >= -tolerance)
+    sure = jnp.all(seen.fits.converged) & complete & jnp.all(found.inner == found.outer)
+    sure &= (number > 0) & ~(jnp.all(seen.fits.single) & (number % 2 == 0))
+    known = seen.fits.single[: problem.num_actions] | isinstance(problem.model, AffineBernoulli | GaussianLinear)
+    sure &= jnp.all(known | (pure >= -tolerance))  # what is not affine may be justified between extreme points
     slacks = jnp.concatenate([jnp.abs(pure), strict[1], phases, slacks])
     margin = jnp.where(sure, jnp.maximum(jnp.min(slacks), 0), jnp.nan)
     members = range(problem.num_actions)
@@ -90,13 +93,13 @@ def solve_many_continuous(problem: Problem, tolerance: float) -> Solution:
 
 
 @eqx.filter_jit
-def bracket(problem: Problem, tolerance: float = 1e-7) -> Bracket:
+def bracket(problem: Problem, tolerance: float | None = None) -> Bracket:
     """What can be shown of the rationalizable set with beliefs in a box: what is in it, and what is not out of it.
 
     For the inner set strategies are searched on a grid over Δ(A) and, for each action, closer and closer to the one
     that suits it best. The outer set is what elimination of beliefs leaves (`ruling_out`).
 
-    **Arguments:** `problem`, of two to six actions; `tolerance`, as a share of the largest payoff that can be expected.
+    **Arguments:** `problem`, of two to six actions; `tolerance`, as in `solve`.
 
     **Returns:** the `Bracket`. Of a `Custom` family that need not be convex the outer set is as good as its search.
 
@@ -105,14 +108,12 @@ def bracket(problem: Problem, tolerance: float = 1e-7) -> Bracket:
     Source: theory §2; [EP25].
     """
     if isinstance(problem.model, Finite):
-        raise ValueError(
-            "bracket takes a model with a box; solve decides the rationalizable set of a list of parameters"
-        )
+        raise ValueError("bracket takes a model with a box; of a list of parameters, solve decides the set")
     _check_actions(problem)
     scale, grid = expected_scale(problem), _Grid(problem.num_actions)
-    return _bracket(problem, scale, tolerance, grid, _look(problem, scale, jnp.asarray(grid.strategies, scale.dtype)))[
-        0
-    ]
+    seen = _look(problem, scale, jnp.asarray(grid.strategies, scale.dtype))
+    share = NUMERICAL * tolerance_of(scale.dtype) if tolerance is None else tolerance
+    return _bracket(problem, scale, share, grid, seen)[0]
 
 
 def _check_actions(problem: Problem) -> None:
@@ -180,7 +181,9 @@ class _Seen(eqx.Module):
 def _look(problem: Problem, scale: Float[Array, ""], strategies: Float[Array, "N A"]) -> _Seen:
     fits = jax.vmap(lambda sigma: fit(problem, problem.explored(sigma)))(strategies)
     worth = jax.vmap(jax.vmap(partial(utilities, problem.environment, box_of(problem))))(fits.extremes) / scale
-    return _Seen(fits, worth, jax.vmap(_leads)(worth))
+    worth = jnp.where(jnp.isnan(fits.extremes[:, :, :1]), jnp.nan, worth)
+    leads = jnp.where(fits.converged[:, None], jax.vmap(_leads)(worth), -jnp.inf)
+    return _Seen(fits, worth, leads)
 
 
 def _leads(worth: Float[Array, "V A"]) -> Float[Array, "A"]:
@@ -235,8 +238,7 @@ def _bracket(
         0, num_actions, phase, (*start, jnp.full((num_actions, num_actions), jnp.inf, scale.dtype))
     )
     each = jax.vmap(partial(divergences, problem.environment, box_of(problem)))(seen.fits.theta)
-    unit = jnp.eye(num_actions, dtype=scale.dtype)
-    rivals = jax.vmap(lambda row: jax.vmap(lambda sigma: problem.explored(sigma) @ row)(unit))(each)
+    rivals = jax.vmap(partial(taught_by_each, problem))(each)
     faces, pointwise = _faces(problem, grid, seen)
 
     def eliminate(_: Array, outer: Bool[Array, "A"]) -> Bool[Array, "A"]:
@@ -244,7 +246,7 @@ def _bracket(
             face, alike = given
             members = outer & face
             doubtful = outer & ~inner & (jnp.all(members == face) | jnp.all(face))
-            return not_ruled_out(problem, members, doubtful, rivals, alike, scale)
+            return not_ruled_out(problem, members, doubtful, rivals, alike, scale, tolerance)
 
         return inner | jnp.any(jax.lax.map(over, (faces, pointwise)), axis=0)
 
@@ -255,14 +257,13 @@ def _bracket(
 def _faces(problem: Problem, grid: _Grid, seen: _Seen) -> tuple[Bool[Array, "N A"], Bool[Array, "N"]]:
     """Faces of Δ(A) that hold all strategies, and whether mixtures of what fits them are as good as one θ of it.
 
-    Payoffs affine in θ make them so. Of logits that holds where a strategy has one best fit, which depends on what it
-    plays alone; a family of the user's own may have several anywhere.
+    Payoffs affine in θ make them so. Of logits that holds where play identifies every parameter, which depends on what
+    is played alone; a family of the user's own may have several best fits anywhere.
     """
     if isinstance(problem.model, AffineBernoulli | GaussianLinear):
         return jnp.ones((1, problem.num_actions), bool), jnp.array([True])
     supports, first = np.unique(grid.support, axis=0, return_index=True)
-    one = jnp.all(jnp.isnan(seen.fits.extremes[first, 1:]), axis=(1, 2))
-    return jnp.asarray(supports), one & (not isinstance(problem.model, Custom))
+    return jnp.asarray(supports), seen.fits.single[first] & (not isinstance(problem.model, Custom))
 
 
 def _strictly(problem: Problem, scale: Float[Array, ""], fits: Fit) -> tuple[Float[Array, "A"], Float[Array, "A"]]:
@@ -294,15 +295,15 @@ def _mixed(
     num_actions = problem.num_actions
     pairs = jnp.array(list(combinations(range(num_actions), 2)))
     unit = jnp.eye(num_actions, dtype=scale.dtype)
-    known = jax.lax.stop_gradient(problem)
+    frozen = jax.lax.stop_gradient(problem)
 
     def along(pair: Int[Array, "2"], shares: Float[Array, "N"]) -> Float[Array, "N A"]:
         return shares[:, None] * unit[pair[0]] + (1 - shares[:, None]) * unit[pair[1]]
 
     def edge(pair: Int[Array, "2"]) -> tuple:
         def look(shares: Float[Array, "N"]) -> tuple[Float[Array, "N"], Bool[Array, ""]]:
-            thetas, converged = jax.vmap(lambda sigma: nearest(known, known.explored(sigma)))(along(pair, shares))
-            worth = jax.vmap(partial(utilities, known.environment, box_of(known)))(thetas) / scale
+            thetas, converged = jax.vmap(lambda sigma: nearest(frozen, frozen.explored(sigma)))(along(pair, shares))
+            worth = jax.vmap(partial(utilities, frozen.environment, box_of(frozen)))(thetas) / scale
             return worth[:, pair[0]] - worth[:, pair[1]], jnp.all(converged)
 
         turns, roots, count, sure = edge_roots(look, scale.dtype)
@@ -328,7 +329,8 @@ def _mixed(
     count = len(every) - len(turned)
     matters = jnp.all(outer | ~plays, axis=1)
     exists = jnp.concatenate(exists) & matters[:count]
-    near = jnp.max(jnp.abs(every[:count, None] - every[None, :count]), axis=-1) < 1e-6
+    close = max(1e-6, 4 * float(jnp.finfo(scale.dtype).eps) ** 0.5)
+    near = jnp.max(jnp.abs(every[:count, None] - every[None, :count]), axis=-1) < close
     again = jnp.any(near & exists & (jnp.arange(count)[:, None] > jnp.arange(count)), axis=1)
     holds = exists & ~again & (shortfall[:count] <= tolerance)
     (index,) = jnp.nonzero(holds, size=MOST_MIXED, fill_value=count)
@@ -336,12 +338,16 @@ def _mixed(
     number = jnp.sum(holds)
     slacks = jnp.concatenate(
         [
-            jnp.where(exists & ~again, jnp.abs(ahead[:count]), jnp.inf),
+            jnp.where(exists & ~again, jnp.where(holds, jnp.abs(ahead[:count]), shortfall[:count]), jnp.inf),
             # where two actions nearly tie and no third pays more
             jnp.where(matters[count:], jnp.maximum(apart[count:], ahead[count:]), jnp.inf),
         ]
     )
-    complete &= (number <= MOST_MIXED) & jnp.all(taught.fits.converged)
+    affine = isinstance(problem.model, AffineBernoulli | GaussianLinear)
+    clear = taught.fits.single[:count] | affine | holds  # what is not affine may be supported between extreme points
+    clear &= (apart[:count] <= tolerance) | isinstance(problem.model, Custom)  # which may jump from one fit to another
+    complete &= (number <= MOST_MIXED) & jnp.all(clear | ~exists | again)
+    complete &= jnp.all(taught.fits.converged | ~jnp.concatenate([exists, matters[count:]]))
     return rows, number.astype(jnp.int32), slacks, complete
 
 
@@ -374,7 +380,8 @@ def _over_face(
     gaps = seen.worth[:, 0, members[1:]] - seen.worth[:, 0, members[:1]]
     weights, firm = balance([[gaps[pieces[:, i], row] for i in range(len(face))] for row in range(len(face) - 1)])
     weights = jnp.stack(weights)
-    inside = jnp.all(weights >= -1e-6, axis=0) & (firm > 0)
+    close = max(1e-6, 4 * float(jnp.finfo(scale.dtype).eps) ** 0.5)
+    inside = jnp.all(weights >= -close, axis=0) & (firm > 0)
     (index,) = jnp.nonzero(inside, size=_ROOTS, fill_value=0)
     there = jnp.arange(_ROOTS) < jnp.sum(inside)
     start = jnp.einsum("ir,ria->ra", weights[:, index], strategies[pieces[index]])[:, members]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from epijax.boxes import box_of
+from epijax.boxes import box_of, weighted_divergence
 from epijax.games import game_value
 from epijax.problem import Problem
 from epijax.projection import divergences
@@ -20,6 +20,14 @@ from epijax.subjective import Categorical, Custom
 
 _ROOM = 256  # cells
 _HALVINGS = 12  # along each axis
+_SMALL = 1 / 16  # share of the box, half a cell, from which on the user's own families are taken to be smooth
+_UNKNOWN = 4.0  # a lead larger than any, as a share of the scale
+
+
+def taught_by_each(problem: Problem, each: Float[Array, "A"]) -> Float[Array, "A"]:
+    """K_ε(x, θ): of each action, the divergence of what is learned while it is played, exploration included."""
+    weights = jax.vmap(problem.explored)(jnp.eye(problem.num_actions, dtype=each.dtype))
+    return jax.vmap(lambda row: weighted_divergence(row, each))(weights)
 
 
 def not_ruled_out(
@@ -29,6 +37,7 @@ def not_ruled_out(
     rivals: Float[Array, "N A"],
     pointwise: Bool[Array, ""],
     scale: Float[Array, ""],
+    tolerance: float,
 ) -> Bool[Array, "A"]:
     """Which of the actions in doubt may be justified by some play of the members.
 
@@ -38,7 +47,8 @@ def not_ruled_out(
 
     **Arguments:** `members`, the actions played; `doubtful`, those asked about; `rivals`: the divergences of known
     beliefs, with exploration, nats; `pointwise`, whether a belief over all that fits is as good as one θ that does:
-    else mixtures of all beliefs that are left count; `scale` of payoffs.
+    else mixtures of all beliefs that are left count; `scale` of payoffs; `tolerance`, as a share of it, by which an
+    action may fall short of the best and still count as justified.
 
     **Returns:** `[A]`: false for what is proven to be justified by nothing.
     """
@@ -48,7 +58,7 @@ def not_ruled_out(
 
     def fit_of(place: Float[Array, "D"]) -> Float[Array, "A"]:
         each = divergences(problem.environment, model, model.lower + width * place)
-        return jax.vmap(lambda sigma: problem.explored(sigma) @ each)(jnp.eye(problem.num_actions, dtype=dtype))
+        return taught_by_each(problem, each)
 
     def worth_of(place: Float[Array, "D"]) -> Float[Array, "A"]:
         return utilities(problem.environment, model, model.lower + width * place) / scale
@@ -70,11 +80,15 @@ def not_ruled_out(
         least = fit_of(place) - jnp.abs(jax.jacfwd(fit_of)(place)) @ half
         if isinstance(model, Custom):
             least -= jnp.einsum("xij,i,j->x", jnp.abs(jax.hessian(fit_of)(place)), half, half)
-        better = jnp.all((rivals < least) | ~members, axis=1)
-        return ~jnp.any(better), ahead(place, half)
+            # over a cell that is large the centre tells nothing
+            least = jnp.where(jnp.max(half) <= _SMALL, least, -jnp.inf)
+        rounding = 64 * float(jnp.finfo(dtype).eps) * (1 + jnp.abs(least))
+        better = jnp.all((rivals + rounding < least) | ~members, axis=1)
+        leads = ahead(place, half)
+        return ~jnp.any(better), jnp.where(jnp.isfinite(leads), leads, _UNKNOWN)
 
     def justifies(leads: Float[Array, "A A"]) -> Bool[Array, "A"]:
-        return jnp.all(leads >= 0, axis=1) & doubtful
+        return jnp.all(leads >= -tolerance, axis=1) & doubtful
 
     def halve(state: tuple) -> tuple:
         level, places, alive, _, _ = state
@@ -90,7 +104,7 @@ def not_ruled_out(
         places, alive = (jnp.where(goes_on, new, old) for new, old in zip(finer, (places, alive), strict=True))
         return level + 1, places, alive, leads, ~goes_on
 
-    first = jnp.full((_ROOM, dimensions), 0.5, dtype), (jnp.arange(_ROOM) == 0) & jnp.any(doubtful)
+    first = jnp.full((_ROOM, dimensions), 0.5, dtype), jnp.arange(_ROOM) == 0
     nothing = jnp.zeros((_ROOM, problem.num_actions, problem.num_actions), dtype)
     ended = ~jnp.any(doubtful)
     _, _, alive, leads, _ = jax.lax.while_loop(lambda state: ~state[-1], halve, (jnp.int32(0), *first, nothing, ended))
@@ -98,8 +112,8 @@ def not_ruled_out(
     def mixed(x: Array) -> Bool[Array, ""]:
         """Whether some mixture of what is left may justify x."""
         others = jnp.arange(problem.num_actions) != x
-        return game_value(-leads[:, x].T, others, alive) <= 0
+        return ~(game_value(jnp.where(alive, -leads[:, x].T, 0), others, alive) > tolerance)
 
     at_once = jnp.any(jax.vmap(justifies)(leads) & alive[:, None], axis=0)
     together = jax.vmap(mixed)(jnp.arange(problem.num_actions)) & doubtful & jnp.any(alive)
-    return jnp.where(pointwise, at_once, together)
+    return jnp.where(pointwise, at_once, together) & ~ended

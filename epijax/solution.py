@@ -29,6 +29,7 @@ _SENTENCES = {
 
 # A tie is a difference within this share of the scale (theory §9).
 TOLERANCE = {"float32": 1e-5, "float64": 1e-9}
+NUMERICAL = 100.0  # times as much where projections are found by iteration
 
 
 class Solution(eqx.Module):

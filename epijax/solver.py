@@ -15,12 +15,10 @@ from epijax.many_actions import solve_many_actions
 from epijax.many_continuous import solve_many_continuous
 from epijax.one_parameter import solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
-from epijax.solution import Solution, Status, bits, conclude, tolerance_of
+from epijax.solution import NUMERICAL, Solution, Status, bits, conclude, tolerance_of
 from epijax.subjective import Finite, is_one_parameter
 from epijax.tables import tabulate
 from epijax.two_action import solve_two_action
-
-_NUMERICAL = 100.0  # times the tolerance of closed forms, where projections are found by iteration
 
 
 def solve(problem: Problem | FiniteProblem, tolerance: float | None = None, *, exact: bool = False) -> Solution:
@@ -55,7 +53,7 @@ def _solve(problem: Problem | FiniteProblem, tolerance: float | None) -> Solutio
         if is_one_parameter(problem.model):
             return solve_one_parameter(problem, _tolerance(tolerance, problem.model.lower))
         boxed = solve_continuous if problem.num_actions == 2 else solve_many_continuous
-        return boxed(problem, _tolerance(tolerance, problem.model.lower, _NUMERICAL))
+        return boxed(problem, _tolerance(tolerance, problem.model.lower, NUMERICAL))
     tables = tabulate(problem) if isinstance(problem, Problem) else problem
     valid = problem.is_valid()
     path = solve_two_action if tables.num_actions == 2 else solve_many_actions

@@ -1,16 +1,19 @@
 """What every test shares: JAX with eight CPU devices and float64, types enforced, golden problems, random tables."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
+# What one test, or the run before, has compiled need not be compiled again, nor by the programs that tests start.
+home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "epijax" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)
-# What one file compiles the next ones need not: many solve problems of the same kind.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 import jaxtyping  # noqa: E402
 

@@ -152,6 +152,19 @@ def test_a_custom_family_is_its_namesake():
     np.testing.assert_allclose(found.margin, closed.margin, rtol=1e-6)
 
 
+def test_one_function_is_the_family_that_it_writes_down(solve):
+    """So that grids tend to its answer too, as they do to that of the logits it is here."""
+    few, many = 4, draw("categorical", 5, BATCH, 2, 2)
+    found = solve("categorical", many, 0.2)
+    custom = jax.jit(jax.vmap(lambda n: ej.solve(problem("custom", n, 0.2))))(
+        {name: values[:few] for name, values in many.items()}
+    )
+    assert (custom.status == ej.Status.SOLVED).all()
+    for name in (*SETS, "num_mixed"):
+        np.testing.assert_array_equal(getattr(custom, name), getattr(found, name)[:few])
+    np.testing.assert_allclose(custom.mixed, found.mixed[:few], atol=1e-7)
+
+
 def test_refuted_and_invalid(solve):
     many = {name: values.copy() for name, values in draw("bernoulli", 7, BATCH, 2, 2).items()}
     many["probs"][0] = 0.5

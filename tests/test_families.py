@@ -93,6 +93,60 @@ def test_projections_are_certified_and_those_of_scipy(family, dimensions):
             assert abs(values[i] - theirs) < 1e-8
 
 
+def closed_form(family: str, truth: np.ndarray, bounds: tuple) -> tuple[ej.Problem, jax.Array]:
+    """A parameter of its own for each of two actions, which two outcomes, or a mean, tell by themselves."""
+    own, none = np.eye(2), np.zeros((2, 2))
+    if family == "gaussian":
+        environment = ej.GaussianEnvironment(4 * truth - 2, 0.7, [0, 0], [1, 1])
+        return ej.Problem(environment, ej.GaussianLinear(own, 1.3, *bounds)), jnp.clip(4 * truth - 2, *bounds)
+    environment = ej.Environment(jnp.stack([1 - truth, truth], axis=1), HALF)
+    if family == "bernoulli":
+        return ej.Problem(environment, ej.AffineBernoulli([0, 0], own, *bounds)), jnp.clip(truth, *bounds)
+    tilt = np.stack([none, own], axis=1)
+    model = {
+        "categorical": lambda: ej.Categorical(none, tilt, *bounds),
+        "custom": lambda: ej.Custom(lambda theta: jax.nn.log_softmax(tilt @ theta, axis=-1), *bounds),
+    }[family]()
+    return ej.Problem(environment, model), jnp.clip(jnp.log(truth / (1 - truth)), *bounds)
+
+
+@pytest.mark.parametrize(
+    ("family", "count"), [("bernoulli", 2000), ("categorical", 2000), ("gaussian", 2000), ("custom", 100)]
+)
+def test_projections_are_the_closed_forms_where_there_are_some(family, count):
+    rng = np.random.default_rng(3)
+    truth, weights = rng.uniform(0.02, 0.98, (count, 2)), rng.dirichlet([1, 1], count)
+    ends = (0, 1) if family == "bernoulli" else (-2, 2)
+    lower, upper = np.sort(rng.uniform(*ends, (2, count, 2)), axis=0)
+
+    def both(truth, lower, upper, sigma):
+        problem, expected = closed_form(family, truth, (lower, upper))
+        return ej.best_fit(problem, sigma).theta, expected
+
+    found, expected = jax.jit(jax.vmap(both))(truth, lower, upper, weights)
+    seen = weights.min(axis=1) > 1e-3
+    np.testing.assert_allclose(found[seen], expected[seen], rtol=0, atol=1e-12)
+    assert 0.2 < np.mean((expected > lower) & (expected < upper)) < 0.8
+
+
+def test_lines_through_overlapping_actions_are_those_of_least_squares():
+    rng = np.random.default_rng(4)
+    mean, design, weights = rng.normal(size=(2000, 4)), rng.normal(size=(2000, 4, 2)), rng.dirichlet(np.ones(4), 2000)
+
+    def fit(mean, design, sigma):
+        environment = ej.GaussianEnvironment(mean, 1.0, np.zeros(4), np.ones(4))
+        return ej.best_fit(ej.Problem(environment, ej.GaussianLinear(design, 1.0, -20, 20)), sigma).theta
+
+    root = np.sqrt(weights)
+    expected = np.stack(
+        [np.linalg.lstsq(r[:, None] * d, r * m, rcond=None)[0] for r, d, m in zip(root, design, mean, strict=True)]
+    )
+    clear = (np.linalg.cond(root[:, :, None] * design) < 30) & (np.abs(expected) < 20).all(axis=1)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(fit))(mean, design, weights)[clear], expected[clear], rtol=1e-9, atol=1e-10
+    )
+
+
 def test_predictions_and_payoffs_by_hand():
     theta = jnp.array([0.3, 0.2])
     truth = ej.Environment([[0.4, 0.6], [0.9, 0.1]], [[1.0, 3.0], [0.0, 2.0]])

@@ -8,13 +8,14 @@ import numpy as np
 from epijax.boxes import best_fit, box_of
 from epijax.environment import Environment
 from epijax.evidence import components
+from epijax.many_continuous import bracket
 from epijax.one_parameter import elimination_rounds
 from epijax.phases import LEGEND, phase
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import project
 from epijax.response import PayoffLines, utilities
 from epijax.solution import Solution, Status, tolerance_of
-from epijax.subjective import AffineBernoulli, Finite, is_one_parameter
+from epijax.subjective import AffineBernoulli, Custom, Finite, is_one_parameter
 from epijax.tables import tabulate
 
 
@@ -97,8 +98,7 @@ def _one_parameter_beliefs(problem: Problem) -> list[str]:
 
 
 def _one_parameter_rounds(problem: Problem) -> list[str]:
-    dtype = problem.environment.outcome_probs.dtype  # pyright: ignore[reportAttributeAccessIssue]
-    rounds = np.asarray(elimination_rounds(problem, tolerance_of(dtype)))
+    rounds = np.asarray(elimination_rounds(problem, tolerance_of(box_of(problem).lower.dtype)))
     n = problem.num_actions
     intervals = [[float(end) for end in project(problem, np.eye(n)[x])] for x in range(n)]
     lines = []
@@ -126,10 +126,10 @@ def _box_beliefs(problem: Problem) -> list[str]:
     for name, sigma in zip(names, np.eye(problem.num_actions), strict=True):
         found = best_fit(problem, sigma)
         points = np.asarray(found.extremes)[~np.isnan(found.extremes).any(axis=1)]
-        spread = np.ptp(points, axis=0) > 1e-6 * np.asarray(model.upper - model.lower)
         if np.isinf(found.value):
             lines.append(f"Playing {name} refutes every belief.")
             continue
+        spread = np.ptp(points, axis=0) > 1e-6 * np.asarray(model.upper - model.lower)
         values = [
             f"[{low:.6g}, {high:.6g}]" if wide else f"{at:.6g}"
             for low, high, wide, at in zip(points.min(0), points.max(0), spread, found.theta, strict=True)
@@ -137,6 +137,8 @@ def _box_beliefs(problem: Problem) -> list[str]:
         pays = np.stack([utilities(problem.environment, model, point) for point in points])
         best = (pays >= pays.max(axis=1, keepdims=True) - 1e-6 * np.abs(pays).max()).any(axis=0)
         where = "; what it leaves open is given as a range" if spread.any() else ""
+        if isinstance(model, Custom):
+            where += f"; so say {float(found.agreement):.0%} of the starts of the search"
         lines.append(
             f"Playing {name} fits θ = ({', '.join(values)}) best ({float(found.value):.6g} nats{where}), "
             f"under which {_listed(_members(names, best))} {'pays' if best.sum() == 1 else 'can pay'} most."
@@ -193,12 +195,25 @@ def _equilibria(problem: Problem | FiniteProblem, solution: Solution) -> list[st
 def _verdict(problem: Problem | FiniteProblem, solution: Solution) -> list[str]:
     names = _told(problem.actions)
     lines = [f"Rationalizable: {_listed(_members(names, solution.rationalizable))}."]
+    if isinstance(problem, Problem) and not _is_finite(problem) and not is_one_parameter(problem.model):
+        lines += _bracketed(problem, solution)
     if problem.unsafe is not None:
         entry = LEGEND[int(phase(solution, problem.unsafe))]
         unsafe = _listed(_members(names, np.array(problem.unsafe))) or "none"
         lines.append(f"Unsafe: {unsafe}.  Phase: {entry.name} ({entry.meaning}).")
     sentence = Status(int(solution.status)).sentence
     return [*lines, f"Margin: {float(solution.margin):.6g} of the largest payoff or divergence.  Status: {sentence}."]
+
+
+def _bracketed(problem: Problem, solution: Solution) -> list[str]:
+    """What is not decided of the rationalizable set, where more than two actions leave something so."""
+    if problem.num_actions == 2 or int(solution.status) != Status.BOUNDARY:
+        return []
+    found, names = bracket(problem), _told(problem.actions)
+    open_ = _members(names, np.asarray(found.outer & ~found.inner))
+    if not open_:
+        return []
+    return [f"Of these {_listed(open_)} could neither be justified by any play that was tried nor be ruled out."]
 
 
 def _told(names: tuple[str, ...]) -> tuple[str, ...]:

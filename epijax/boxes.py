@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from epijax.convex import nearest_convex
-from epijax.environment import Numbers, as_float
+from epijax.environment import Environment, Numbers, as_float
 from epijax.problem import Problem
 from epijax.projection import divergences
 from epijax.subjective import AffineBernoulli, BoxModel, Categorical, Custom, Finite, GaussianLinear
@@ -99,7 +99,7 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
         single = ~jnp.isnan(spread[-1, 0])  # no coordinate at an end: all of them follow from what is identified
     return Fit(
         theta=theta,
-        value=_weighted(static, dynamic, place),
+        value=weighted_divergence(weights, divergences(problem.environment, model, theta)),
         residual=residual,
         converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value),
         extremes=jnp.concatenate([theta[None], model.lower + width * spread]),
@@ -145,8 +145,16 @@ def _weighted(static: Any, dynamic: Any, place: Float[Array, "D"]) -> Float[Arra
 
 
 def _at(problem: Problem, place: Float[Array, "D"]) -> Float[Array, "A"]:
+    """The divergences; of a family of the user's own without the care for small ones that a search does not need."""
     model = box_of(problem)
-    return divergences(problem.environment, model, model.lower + (model.upper - model.lower) * place)
+    theta = model.lower + (model.upper - model.lower) * place
+    if not isinstance(model, Custom):
+        return divergences(problem.environment, model, theta)
+    assert isinstance(problem.environment, Environment)
+    truth, believed = problem.environment.outcome_probs, model.log_probs(theta)
+    happens = truth > 0
+    apart = jnp.where(happens, jnp.log(jnp.where(happens, truth, 1)) - jnp.where(happens, believed, 0), 0)
+    return jnp.sum(truth * apart, axis=-1)
 
 
 def weighted_divergence(weights: Float[Array, "A"], each: Float[Array, "A"]) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from epijax.exact import solve_exactly
 gambit = pytest.importorskip("pygambit")
 
 # Games with as many actions are given one shape, for each would be compiled for itself: the most parameters of any.
-WIDTH = {2: 8, 3: 8, 4: 6}
+WIDTH = {2: 8, 3: 8, 4: 8}
 LARGE = 6  # actions, which take a minute to compile: decided in rational arithmetic
 CLOSE = 1e-8  # linear programs are solved to about 1e-9
 

@@ -165,6 +165,17 @@ def test_one_function_is_the_family_that_it_writes_down(solve):
     np.testing.assert_allclose(custom.mixed, found.mixed[:few], atol=1e-7)
 
 
+def test_a_root_next_to_an_end_is_found_or_missed_aloud(solve):
+    """Action 0 says next to nothing of θ, which play of action 1 tells: the root is at 2.5e-7 of action 1."""
+    many = {name: values.copy() for name, values in draw("bernoulli", 7, BATCH, 2, 2).items()}
+    many["probs"][0], many["payoffs"][0] = [[0.1, 0.9], [0.9, 0.1]], [[0.5, 0.5], [0.0, 1.0]]
+    many["intercept"][0], many["slope"][0] = [0.49975, 0], [[5e-4, 0], [1, 0]]
+    many["lower"][0], many["upper"][0] = 0, 1
+    found = solve("bernoulli", many)
+    assert not found.pure[0].any()
+    assert found.num_mixed[0] == 1 or found.status[0] == ej.Status.BOUNDARY
+
+
 def test_refuted_and_invalid(solve):
     many = {name: values.copy() for name, values in draw("bernoulli", 7, BATCH, 2, 2).items()}
     many["probs"][0] = 0.5

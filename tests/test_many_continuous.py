@@ -10,7 +10,6 @@ from scipy.optimize import linprog
 from test_families import build, draw
 
 import epijax as ej
-from epijax.boxes import fit
 from epijax.judging import reference_answer
 from epijax.response import utilities
 
@@ -32,52 +31,43 @@ def bernoulli(many: dict, exploration) -> tuple[ej.Solution, ej.Bracket]:
     return jax.vmap(one)(many, exploration)
 
 
-@jax.jit
-def gaussian(many: dict, exploration) -> ej.Solution:
-    return jax.vmap(lambda n, explored: ej.solve(problem("gaussian", n, explored)))(many, exploration)
+@pytest.fixture(scope="module")
+def solved() -> tuple[dict, np.ndarray, ej.Solution, ej.Bracket]:
+    many, exploration = draw("bernoulli", 1, BATCH, 3, 2), np.random.default_rng(0).choice([0.0, 0.0, 0.1], BATCH)
+    return many, exploration, *bernoulli(many, exploration)
 
 
 def cell(many: dict, i: int) -> dict:
     return {name: values[i] for name, values in many.items()}
 
 
-def agree_with_the_reference(family: str, many: dict, found: ej.Solution, exploration: np.ndarray, count: int) -> None:
+def test_random_problems_are_solved_as_the_reference_solves_them(solved):
+    many, exploration, found, _ = solved
+    assert (found.status == ej.Status.SOLVED).mean() > 0.95
     kinds = set()
-    for i in np.flatnonzero(found.status == ej.Status.SOLVED)[:count]:
-        right = reference_answer(problem(family, cell(many, i), float(exploration[i])))
+    for i in np.flatnonzero(found.status == ej.Status.SOLVED)[:25]:
+        right = reference_answer(problem("bernoulli", cell(many, i), float(exploration[i])))
         for name in SETS:
             np.testing.assert_array_equal(getattr(found, name)[i], getattr(right, name), err_msg=f"{name} of {i}")
         kinds.add((int(found.rationalizable_bits[i]), int(found.pure_bits[i])))
-    assert len(kinds) >= 5
+    assert len(kinds) >= 6
 
 
-def test_three_prices_and_demand_lines_are_solved_as_the_reference_solves_them():
-    many = draw("gaussian", 1, BATCH, 3, 2)
-    exploration = np.random.default_rng(0).choice([0.0, 0.0, 0.1], BATCH)
-    found = gaussian(many, exploration)
-    assert (found.status == ej.Status.SOLVED).mean() > 0.95
-    agree_with_the_reference("gaussian", many, found, exploration, 30)
-
-
-def test_witnesses_justify_what_they_are_said_to():
+def test_witnesses_justify_what_they_are_said_to(solved):
     """Each by a linear program over beliefs on the extreme points of what fits its strategy best."""
-    many = draw("bernoulli", 1, BATCH, 3, 2)
-    none = np.zeros(BATCH)
-    found, bracket = bernoulli(many, none)
-    assert (found.status == ej.Status.SOLVED).mean() > 0.95
-    agree_with_the_reference("bernoulli", many, found, none, 15)
+    many, exploration, found, bracket = solved
     inner, outer = np.asarray(bracket.inner), np.asarray(bracket.outer)
     assert (inner <= outer).all()
     np.testing.assert_array_equal(found.rationalizable, outer)
     # what is not decided is not called solved
     assert not ((inner != outer).any(axis=1) & np.asarray(found.status == ej.Status.SOLVED)).any()
-    look = jax.jit(lambda numbers, sigma: fit(build("bernoulli", numbers), sigma).extremes)
+    look = jax.jit(lambda n, explored, sigma: ej.best_fit(problem("bernoulli", n, explored), sigma).extremes)
     for i, x in np.argwhere(inner)[:40]:
         sigma = np.asarray(bracket.strategy[i, x])
         assert abs(sigma.sum() - 1) < 1e-9
         assert (sigma[~inner[i]] < 1e-9).all()
         made = build("bernoulli", cell(many, i))
-        fits = look(cell(many, i), sigma)
+        fits = look(cell(many, i), exploration[i], sigma)
         worth = np.stack([utilities(made.environment, made.model, t) for t in fits if not jnp.isnan(t[0])], axis=1)
         found_belief = linprog(
             np.zeros(worth.shape[1]),

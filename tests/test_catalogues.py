@@ -72,7 +72,6 @@ def generated() -> dict[str, Game]:
             f"unit vector 3, {seed}": games.unit_vector_game(3, random_state=seed),
             f"unit vector 4, {seed}": games.unit_vector_game(4, avoid_pure_nash=True, random_state=seed),
         }
-    drawn["blotto 3 2"] = games.blotto_game(3, 2, 0.5, random_state=0)
     tables = {name: (g.players[0].payoff_array, g.players[1].payoff_array.T) for name, g in drawn.items()}
     return {
         name: Game(*(np.vectorize(lambda p: Fraction(round(1000 * p), 1000), otypes=[object])(t) for t in pair))

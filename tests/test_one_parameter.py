@@ -154,8 +154,7 @@ def draw_links(seed: int, count: int, num_actions: int, *, explores: bool) -> tu
     return arguments
 
 
-@pytest.mark.parametrize("explores", [False, True])
-@pytest.mark.parametrize("num_actions", [2, 3, 4])
+@pytest.mark.parametrize(("num_actions", "explores"), [(2, False), (2, True), (3, False), (3, True), (4, True)])
 def test_random_links(num_actions, explores):
     batch = assert_agrees(random_links(1, 1000, num_actions, explores=explores))
     assert (batch.num_mixed > 0).sum() > 5

@@ -1,16 +1,10 @@
 """What every test shares: JAX with eight CPU devices and float64, types enforced, golden problems, random tables."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-# What one test, or the run before, has compiled need not be compiled again, nor by the programs that tests start.
-home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "epijax" / "compiled"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_x64", True)

@@ -43,7 +43,7 @@ def cell(many: dict, i: int) -> dict:
 
 def test_random_problems_are_solved_as_the_reference_solves_them(solved):
     many, exploration, found, _ = solved
-    assert (found.status == ej.Status.SOLVED).mean() > 0.95
+    assert (found.status == ej.Status.SOLVED).mean() > 0.9
     kinds = set()
     for i in np.flatnonzero(found.status == ej.Status.SOLVED)[:25]:
         right = reference_answer(problem("bernoulli", cell(many, i), float(exploration[i])))

@@ -15,18 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from epijax.cells import positive
 from epijax.convex import nearest_convex
 from epijax.environment import Environment, Numbers, as_float
 from epijax.problem import Problem
 from epijax.projection import divergences
 from epijax.subjective import AffineBernoulli, BoxModel, Categorical, Custom, Finite, GaussianLinear
 
-MOST_PARAMETERS = 6  # 3**6 faces are looked at
+MOST_FACED = 6  # parameters of which all 3**D faces of the box are looked at
 _STEPS = 100
 _TRIED = 0.25 ** np.arange(4)  # shares of a step
 _FLAT = 1e-13  # of the largest curvature: what is flatter is not identified
 _CONVERGED = {"float32": 1e-4, "float64": 1e-10}
 _GRID = (65, 17, 9, 7, 5, 5)  # places an axis where the user's own families are looked at, by the number of parameters
+_SCATTERED = 1 << 14  # places of more parameters
 _STARTS = 8  # of these, where a search begins
 
 
@@ -38,9 +40,11 @@ class Fit(eqx.Module):
     - `residual`: how far θ is from the optimality conditions on the box: the step that a gradient scaled by the largest
       curvature would still take, as a share of the box.
     - `converged`: whether the residual is within 1e-10 (1e-4 in float32).
-    - `extremes`: `[V, D]`, `theta`, and the extreme points of the set of all θ that fit as well, NaN in unused rows.
+    - `extremes`: `[V, D]`, `theta`, and the extreme points of the set of all θ that fit as well, NaN in unused rows; of
+      more than `MOST_FACED` parameters those that are extreme in what is predicted of one action or another.
     - `single`: whether `theta` alone fits best: what is played identifies every parameter, or, for families of the
-      user's own, the search has found no other.
+      user's own, the search has found no other; of more than `MOST_FACED` parameters, whether all that fits predicts
+      the same.
     - `agreement`: the share of starts that ended at this value; 1 for families that are convex in θ, where one start
       proves it. The user's own start from the lowest places on a grid: what they find at different θ is among the
       extremes, and so are the ends of coordinates that do not matter.
@@ -63,8 +67,8 @@ def best_fit(problem: Problem, sigma: Numbers) -> Fit:
 
     **Returns:** the `Fit`.
 
-    Raises `ValueError` for a sigma of another length, a model that is a list of parameters (read the least of
-    `tabulate`'s divergences), and for more than `MOST_PARAMETERS` parameters.
+    Raises `ValueError` for a sigma of another length, and for a model that is a list of parameters (read the least of
+    `tabulate`'s divergences).
     """
     sigma = as_float(sigma)
     if isinstance(problem.model, Finite):
@@ -77,9 +81,6 @@ def best_fit(problem: Problem, sigma: Numbers) -> Fit:
 def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
     """The projection for the given weights on actions, exploration included."""
     model = box_of(problem)
-    dimensions = len(model.lower)
-    if dimensions > MOST_PARAMETERS:
-        raise ValueError(f"boxes have at most {MOST_PARAMETERS} parameters, this one has {dimensions}")
     found, residual, curvature, ends, values = _search(problem, weights)
     value = jnp.min(values)
     level = value + jnp.sqrt(jnp.finfo(weights.dtype).eps) * jnp.maximum(1, jnp.abs(value))
@@ -87,6 +88,7 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
     place = _differentiable(partial(_weighted, static, dynamic), found, curvature)
     width = model.upper - model.lower
     theta = model.lower + width * place
+    looked = jnp.asarray(True)
     if isinstance(model, Custom):
         sides = _sides(found)  # a coordinate that does not matter fits as well at its ends
         others = jnp.concatenate([ends, sides])
@@ -94,14 +96,18 @@ def fit(problem: Problem, weights: Float[Array, "A"]) -> Fit:
         distinct = (fits <= level) & jnp.any(jnp.abs(others - found) > 1e-3, axis=1)
         spread = jnp.where(distinct[:, None], others, jnp.nan)
         single = ~jnp.any(distinct)
-    else:
+    elif len(found) <= MOST_FACED:
         spread = _extremes(_identified(model, weights) * width, found)
         single = ~jnp.isnan(spread[-1, 0])  # no coordinate at an end: all of them follow from what is identified
+    else:
+        predicted = _identified(model, jnp.ones_like(weights)) * width
+        spread, looked = _furthest(_identified(model, weights) * width, predicted, found)
+        single = jnp.max(jnp.abs(_scaled(predicted) @ (spread - found).T)) <= _close(found)
     return Fit(
         theta=theta,
         value=weighted_divergence(weights, divergences(problem.environment, model, theta)),
         residual=residual,
-        converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value),
+        converged=(residual <= _CONVERGED[weights.dtype.name]) & jnp.isfinite(value) & looked,
         extremes=jnp.concatenate([theta[None], model.lower + width * spread]),
         single=single,
         agreement=jnp.sum(values <= level) / jnp.maximum(1, jnp.sum(values < jnp.inf)),
@@ -164,9 +170,17 @@ def weighted_divergence(weights: Float[Array, "A"], each: Float[Array, "A"]) -> 
 
 
 def _starts(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, "N D"], Bool[Array, "N"]]:
-    """The lowest of the places on a grid below which none of their neighbours is, and which rows hold one."""
+    """The lowest of the places on a grid below which none of their neighbours is, and which rows hold one; of many
+    parameters the lowest of scattered places."""
     model = box_of(problem)
     dimensions = len(model.lower)
+    if dimensions > len(_GRID):
+        from scipy.stats import qmc  # half a second, for these alone
+
+        scattered = jnp.asarray(qmc.Sobol(dimensions, scramble=False).random(_SCATTERED), weights.dtype)
+        fits = jax.lax.map(lambda place: weighted_divergence(weights, _at(problem, place)), scattered, batch_size=256)
+        height, index = jax.lax.top_k(-jnp.where(jnp.isfinite(fits), fits, jnp.inf), _STARTS)
+        return scattered[index], height > -jnp.inf
     axis = (np.arange(_GRID[dimensions - 1]) + 0.5) / _GRID[dimensions - 1]
     places = jnp.asarray(np.stack(np.meshgrid(*[axis] * dimensions, indexing="ij"), axis=-1), weights.dtype)
     flat = places.reshape(-1, dimensions)
@@ -183,7 +197,10 @@ def _starts(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, 
 
 
 def _sides(place: Float[Array, "D"]) -> Float[Array, "N D"]:
-    """The place with each coordinate kept, put at 0 or put at 1, in every combination."""
+    """The place with each coordinate kept, put at 0 or put at 1, in every combination; of many, one at a time."""
+    if len(place) > MOST_FACED:
+        own = jnp.eye(len(place), dtype=bool)
+        return jnp.concatenate([jnp.where(own, end, place) for end in (0, 1)])
     ways = _faces(len(place), place.dtype)
     return jnp.where(jnp.isnan(ways), place, ways)
 
@@ -300,9 +317,7 @@ def _extremes(rows: Float[Array, "R D"], place: Float[Array, "D"]) -> Float[Arra
     At an extreme point the columns of the coordinates inside (0, 1) are independent, so that these follow from the
     others: every way to put each coordinate at 0, at 1 or inside is tried.
     """
-    scale = jnp.max(jnp.abs(rows))
-    rows = rows / jnp.where(scale > 0, scale, 1)
-    close = float(jnp.finfo(rows.dtype).eps) ** 0.5
+    rows, close = _scaled(rows), _close(place)
     gram, target = rows.T @ rows, rows @ place
 
     def on_face(kinds: Float[Array, "D"]) -> Float[Array, "D"]:
@@ -315,6 +330,54 @@ def _extremes(rows: Float[Array, "R D"], place: Float[Array, "D"]) -> Float[Arra
         return jnp.where(fine, jnp.clip(point, 0, 1), jnp.nan)
 
     return jax.vmap(on_face)(_faces(len(place), place.dtype))
+
+
+def _furthest(
+    rows: Float[Array, "R D"], ways: Float[Array, "S D"], place: Float[Array, "D"]
+) -> tuple[Float[Array, "2*S D"], Bool[Array, ""]]:
+    """The points of {u in the unit cube: rows·u = rows·place} furthest along each of these ways and against it, and
+    whether all were found: linear programs.
+
+    From `place` each goes as steeply as `rows` allow until a coordinate is at its end and stays there; where nothing is
+    left to gain, one that would rather be inside is let go. The multipliers show when there is none.
+    """
+    rows, ways, close = _scaled(rows), _scaled(ways), _close(place)
+    dimensions = len(place)
+
+    def go(way: Float[Array, "D"]) -> tuple[Float[Array, "D"], Bool[Array, ""]]:
+        def better(state: tuple) -> tuple:
+            turn, point, held, _ = state
+            free = jnp.where(held, 0, rows)
+            multipliers, _ = _solve_positive(free @ free.T, free @ way, jnp.ones(len(rows), bool), 1e-3 * close)
+            gain = way - multipliers @ rows
+            gain = jnp.where(jnp.abs(gain) > close, gain, 0)
+            along = jnp.where(held, 0, gain)
+            moves = jnp.any(along != 0)
+            room = jnp.where(along > 0, 1 - point, point) / jnp.where(along == 0, 1, jnp.abs(along))
+            stop = jnp.argmin(jnp.where(along == 0, jnp.inf, room))
+            inward = held & (jnp.where(point < 0.5, gain, -gain) > 0)
+            go_on = jnp.arange(dimensions) == jnp.where(moves, stop, jnp.argmax(inward))
+            end = jnp.where(along > 0, 1.0, 0.0).astype(point.dtype)
+            point = jnp.where(moves & go_on, end, jnp.clip(point + room[stop] * along, 0, 1))
+            return turn + 1, point, jnp.where(moves, held | go_on, held & ~go_on), moves | jnp.any(inward)
+
+        def unfinished(state: tuple) -> Bool[Array, ""]:
+            return state[-1] & (state[0] < _STEPS + 10 * dimensions)
+
+        start = jnp.int32(0), place, (place <= 0) | (place >= 1), jnp.asarray(True)
+        _, point, _, goes_on = jax.lax.while_loop(unfinished, better, start)
+        return point, ~goes_on & (jnp.max(jnp.abs(rows @ (point - place))) <= close)
+
+    points, ended = jax.vmap(go)(jnp.concatenate([ways, -ways]))
+    return points, jnp.all(ended)
+
+
+def _scaled(rows: Float[Array, "R D"]) -> Float[Array, "R D"]:
+    return rows / positive(jnp.max(jnp.abs(rows)))
+
+
+def _close(place: Float[Array, "D"]) -> float:
+    return float(jnp.finfo(place.dtype).eps) ** 0.5
 
 
 def _faces(dimensions: int, dtype: Any) -> Float[Array, "V D"]:

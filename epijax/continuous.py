@@ -6,14 +6,13 @@ other is one number f(σ), continuous where the projection is; at the ends the a
 
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from epijax.boxes import Fit, box_of, fit, nearest
+from epijax.boxes import MOST_FACED, Fit, box_of, fit, nearest
 from epijax.cells import positive
 from epijax.environment import GaussianEnvironment
 from epijax.problem import Problem
@@ -177,12 +176,12 @@ def _picked(rows: Shaped[Array, "N M"], index: Int[Array, "N"]) -> Shaped[Array,
 
 
 def expected_scale(problem: Problem) -> Float[Array, ""]:
-    """The largest payoff that can be expected, in size: by the payoffs, or by the corners of the box."""
+    """The largest payoff that can be expected, in size: by the payoffs, or, affine in θ, anywhere in the box."""
     environment, model = problem.environment, box_of(problem)
     if isinstance(environment, GaussianEnvironment):
-        corners = jnp.array(list(product((0.0, 1.0), repeat=len(model.lower))), model.lower.dtype)
-        thetas = model.lower + (model.upper - model.lower) * corners
-        return positive(jnp.max(jnp.abs(jax.vmap(partial(utilities, environment, model))(thetas))))
+        worth = partial(utilities, environment, model)
+        middle, half = (model.lower + model.upper) / 2, (model.upper - model.lower) / 2
+        return positive(jnp.max(jnp.abs(worth(middle)) + jnp.abs(jax.jacfwd(worth)(middle)) @ half))
     return positive(jnp.max(jnp.abs(environment.payoffs)))
 
 
@@ -205,6 +204,8 @@ def doubted_range(
         return low, high, jnp.where(short, jnp.nanmax(jnp.diff(jnp.sort(leads))), 0)
     if not isinstance(model, Categorical):
         return low, high, jnp.zeros_like(low)
+    if len(model.lower) > MOST_FACED:  # not all extreme points are known
+        return low, high, jnp.where(found.single, 0, jnp.inf)
 
     def between(count: int) -> tuple[Float[Array, ""], Float[Array, ""]]:
         share = jnp.linspace(0, 1, count, dtype=leads.dtype)[:, None, None, None]

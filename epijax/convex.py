@@ -1,5 +1,7 @@
 """KL projections of families convex in θ: Newton steps, each to the least of its model on the box (theory §6).
 
+Of few parameters all faces of the box are tried; of more, an active-set method finds the face.
+
 Beliefs depend on predictors z = start + rates·u alone, u the place of θ in the box, from 0 to 1 along each axis. Arrays
 are `[..., *cells]` (`cells`): each operation is that of many projections.
 """
@@ -9,7 +11,7 @@ from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from epijax.cells import apart, cells_last, fold, in_pieces, positive
 from epijax.environment import Environment, GaussianEnvironment
@@ -18,6 +20,7 @@ from epijax.subjective import AffineBernoulli, Categorical, GaussianLinear
 
 _STEPS = 60
 _SHORTER = 4  # times that a step that goes too far is cut
+_FEW = 2  # parameters of which all 3**D faces are tried
 _NUMBERS_AT_ONCE = 1 << 15
 
 Convex = AffineBernoulli | Categorical | GaussianLinear
@@ -61,7 +64,8 @@ def _search(
     rates: Float[Array, "A R D *#cells"],
 ) -> tuple[Float[Array, "D *cells"], Float[Array, "*cells"], Float[Array, "D D *cells"]]:
     dimensions = rates.shape[2]
-    at_once = max(1, _NUMBERS_AT_ONCE // (rates.shape[0] * rates.shape[1] * dimensions + dimensions * 3**dimensions))
+    numbers = dimensions * (rates.shape[0] * rates.shape[1] + 3 ** min(dimensions, _FEW))
+    at_once = max(1, _NUMBERS_AT_ONCE // numbers)
     given = weights, truth, start, rates
     cells = jnp.broadcast_shapes(*(array.shape[lead:] for array, lead in zip(given, (1, 2, 2, 3), strict=True)))
     return in_pieces(partial(_newton, family), given, cells, at_once)
@@ -95,7 +99,10 @@ def _newton(family: type[Convex], given: tuple[Array, Array, Array, Array]) -> t
     def better(state: tuple) -> tuple:
         step, place, _ = state
         slope, curvature, residual = apart(measure, place)
-        way = apart(_lowest, *apart(_faces, slope, curvature, place))
+        if dimensions <= _FEW:
+            way = apart(_lowest, *apart(_faces, slope, curvature, place))
+        else:
+            way = apart(_by_active_set, slope, curvature, place)
         way = jnp.where(residual > 8 * eps, way, 0)
         predictors, change = apart(lambda place, way: (start + along(place), along(way)), place, way)
 
@@ -198,3 +205,56 @@ def _lowest(values: Float[Array, "F *cells"], steps: list[Float[Array, "F *cells
     """The step of least value, the first of equals."""
     _, *best = fold(lambda one, other: one[0] <= other[0], (values, *steps))
     return jnp.stack(best)
+
+
+def _by_active_set(slope: Place, curvature: Float[Array, "D D *cells"], place: Place) -> Place:
+    """A step d in the unit cube that minimises slope·d + ½ d·curvature·d, by a primal active-set method.
+
+    Each turn goes towards the least value with some coordinates held at their ends: up to the first of the others that
+    meets its end, which is held from then on, or, there, lets go of the held one that would gain most inside. No turn
+    goes uphill, so that a step cut short by the number of turns is still a step down. What the curvature does not tell
+    stays where it is.
+    """
+    dimensions = len(slope)
+    eps = float(jnp.finfo(slope.dtype).eps)
+    noise = 64 * eps * _steepest(curvature)
+    low, high = -place, 1 - place
+    order = jnp.arange(dimensions).reshape(-1, *(1,) * (slope.ndim - 1))
+
+    def ahead(step: Place) -> Place:
+        return slope + reduce(jnp.add, [curvature[:, j] * step[j] for j in range(dimensions)])
+
+    def way(free: Bool[Array, "D *cells"], step: Place) -> Place:
+        """To the least value as these coordinates move alone."""
+        left = jnp.where(free, -ahead(step), 0)
+        rows = jnp.where(free[:, None] & free, curvature, 0)
+        pivots = []
+        for k in range(dimensions):
+            firm = rows[k, k] > 4 * noise
+            pivots.append(jnp.where(firm, rows[k, k], jnp.inf))
+            share = (rows[:, k] / pivots[k]).at[k].set(0)
+            left = left - share * left[k]
+            rows = rows - share[:, None] * rows[k]
+        return left / jnp.stack(pivots)
+
+    def turn(state: tuple) -> tuple:
+        number, step, held, _ = state
+        towards = way(~held, step)
+        room = jnp.where(towards < 0, low - step, high - step) / jnp.where(towards == 0, 1, towards)
+        room = jnp.where(towards == 0, jnp.inf, jnp.maximum(room, 0))
+        meets = (jnp.min(room, axis=0) < 1) & (order == jnp.argmin(room, axis=0))
+        step = jnp.clip(step + jnp.minimum(1, jnp.min(room, axis=0)) * towards, low, high)
+        step = jnp.where(meets, jnp.where(towards < 0, low, high), step)
+        down = ahead(step)
+        gain = jnp.where(held, jnp.where(step <= low, -down, down), 0)
+        most = jnp.max(gain, axis=0)
+        stopped = jnp.any(meets, axis=0)
+        let_go = ~stopped & (most > noise) & (order == jnp.argmax(gain, axis=0))
+        return number + 1, step, (held | meets) & ~let_go, jnp.any(stopped | (most > noise))
+
+    def unfinished(state: tuple) -> Bool[Array, ""]:
+        return (state[0] < _STEPS + 4 * dimensions) & state[-1]
+
+    held = ((low >= 0) & (slope > 0)) | ((high <= 0) & (slope < 0))
+    start = jnp.int32(0), jnp.zeros_like(place), held, jnp.asarray(True)
+    return jax.lax.while_loop(unfinished, turn, start)[1]

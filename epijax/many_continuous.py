@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from epijax.boxes import Fit, box_of, fit, nearest
+from epijax.boxes import MOST_FACED, Fit, box_of, fit, nearest
 from epijax.continuous import doubted_range, edge_roots, expected_scale
 from epijax.games import game_value
 from epijax.problem import Problem
@@ -76,8 +76,8 @@ def solve_many_continuous(problem: Problem, tolerance: float) -> Solution:
     number = num_mixed + jnp.sum(pure >= -tolerance)
     sure = jnp.all(seen.fits.converged) & complete & jnp.all(found.inner == found.outer)
     sure &= (number > 0) & ~(jnp.all(seen.fits.single) & (number % 2 == 0))
-    known = seen.fits.single[: problem.num_actions] | isinstance(problem.model, AffineBernoulli | GaussianLinear)
-    sure &= jnp.all(known | (pure >= -tolerance))  # what is not affine may be justified between extreme points
+    known = seen.fits.single[: problem.num_actions] | _all_by_extremes(problem)
+    sure &= jnp.all(known | (pure >= -tolerance))
     slacks = jnp.concatenate([jnp.abs(pure), strict[1], phases, slacks])
     margin = jnp.where(sure, jnp.maximum(jnp.min(slacks), 0), jnp.nan)
     members = range(problem.num_actions)
@@ -266,6 +266,13 @@ def _faces(problem: Problem, grid: _Grid, seen: _Seen) -> tuple[Bool[Array, "N A
     return jnp.asarray(supports), seen.fits.single[first] & (not isinstance(problem.model, Custom))
 
 
+def _all_by_extremes(problem: Problem) -> bool:
+    """Whether beliefs on the extreme points found do all that beliefs on what fits can: payoffs are affine in θ, and
+    all extreme points are looked at."""
+    model = box_of(problem)
+    return isinstance(model, AffineBernoulli | GaussianLinear) and len(model.lower) <= MOST_FACED
+
+
 def _strictly(problem: Problem, scale: Float[Array, ""], fits: Fit) -> tuple[Float[Array, "A"], Float[Array, "A"]]:
     """How far each action leads every other at least, whatever fits it, and how clearly."""
     pairs = jnp.array([(x, y) for x in range(problem.num_actions) for y in range(problem.num_actions) if x != y])
@@ -343,8 +350,7 @@ def _mixed(
             jnp.where(matters[count:], jnp.maximum(apart[count:], ahead[count:]), jnp.inf),
         ]
     )
-    affine = isinstance(problem.model, AffineBernoulli | GaussianLinear)
-    clear = taught.fits.single[:count] | affine | holds  # what is not affine may be supported between extreme points
+    clear = taught.fits.single[:count] | _all_by_extremes(problem) | holds
     clear &= (apart[:count] <= tolerance) | isinstance(problem.model, Custom)  # which may jump from one fit to another
     complete &= (number <= MOST_MIXED) & jnp.all(clear | ~exists | again)
     complete &= jnp.all(taught.fits.converged | ~jnp.concatenate([exists, matters[count:]]))

@@ -72,6 +72,19 @@ def test_random_problems_are_solved_as_the_reference_solves_them(solve, family):
     assert len(kinds) >= 5
 
 
+def test_parameters_split_into_several_change_nothing(solve):
+    """Each of two parameters becomes the mean of four: eight, which play cannot tell apart."""
+    many = draw("bernoulli", 1, BATCH, 2, 2)
+    exploration = np.random.default_rng(2).choice([0.0, 0.0, 0.05, 0.4], BATCH)
+    split = {name: np.repeat(many[name], 4, axis=-1) for name in ("lower", "upper", "slope")}
+    few, lots = (solve("bernoulli", n, exploration) for n in (many, many | split | {"slope": split["slope"] / 4}))
+    assert ((few.status == ej.Status.SOLVED) == (lots.status == ej.Status.SOLVED)).all()
+    for name in (*SETS, "num_mixed"):
+        np.testing.assert_array_equal(getattr(lots, name), getattr(few, name))
+    np.testing.assert_allclose(lots.mixed[:, :2], few.mixed[:, :2], rtol=0, atol=1e-8)
+    np.testing.assert_allclose(lots.margin, few.margin, rtol=1e-5, atol=1e-7)
+
+
 def test_an_idle_second_parameter_changes_nothing(solve):
     (p_agree, p_honest, lower, upper), closed = sycophants(0)
     probs = np.stack([np.stack([1 - p, p], axis=-1) for p in (p_agree, p_honest)], axis=1)

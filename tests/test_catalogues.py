@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from test_golden import agrees, repeated
+from test_many_actions import draw
 
 import epijax as ej
 from epijax.exact import solve_exactly
@@ -17,7 +19,7 @@ from epijax.exact import solve_exactly
 gambit = pytest.importorskip("pygambit")
 
 # Games with as many actions are given one shape, for each would be compiled for itself: the most parameters of any.
-WIDTH = {2: 8, 3: 8, 4: 8}
+WIDTH = {2: 8, 3: 16, 4: 8}
 LARGE = 6  # actions, which take a minute to compile: decided in rational arithmetic
 CLOSE = 1e-8  # linear programs are solved to about 1e-9
 
@@ -204,6 +206,34 @@ def test_von_stengels_game_with_75_equilibria(payoffs):
     np.testing.assert_allclose(strategies, extreme_strategies(game), rtol=0, atol=1e-12)
 
 
+def test_the_golden_problems_of_three_and_four_actions(golden):
+    larger = [entry for entry in golden if len(entry["utility"]) in (3, 4)]
+    assert larger
+    for entry in larger:
+        tables = repeated(entry, WIDTH[len(entry["utility"])])
+        agrees(ej.solve(ej.FiniteProblem(**tables)), entry)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("refuted", [0.0, 0.2])
+def test_random_tables_of_four_actions(refuted, whole):
+    """What is solved is what rational arithmetic finds, and so are the sets where ties decide."""
+    solved = 0
+    for utility, divergence in zip(*draw(1, 40, 4, 3, refuted=refuted, whole=whole), strict=True):
+        exact = solve_exactly(utility.tolist(), divergence.tolist())
+        wide = repeated({"utility": utility, "divergence": divergence}, WIDTH[4])
+        solution, found = answer(**wide)
+        assert (solution.status == ej.Status.REFUTED) == exact.refuted
+        for name in ("rationalizable", "pure", "strict"):
+            np.testing.assert_array_equal(getattr(solution, name), getattr(exact, name), err_msg=name)
+        if solution.status == ej.Status.SOLVED:
+            solved += 1
+            pure = np.eye(4)[np.array(exact.pure)].tolist()
+            expected = sorted([*pure, *np.array(exact.mixed, float).round(13).reshape(-1, 4).tolist()])
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+    assert solved > (2 if whole else 12)
+
+
 def test_the_games_in_quantecons_tests(subtests):
     compared, clear = compare(subtests, {name: game(*tables) for name, tables in QUANTECON.items()})
     assert compared == len(QUANTECON) and clear >= 1
@@ -223,7 +253,7 @@ def tables(entries):
 @given(tables(st.integers(0, 3)))
 def test_where_ties_abound_the_equilibria_are_those_of_exact_enumeration(case):
     utility, divergence = case
-    solution, found = answer(utility, divergence)
+    solution, found = answer(**repeated({"utility": utility, "divergence": divergence}, WIDTH[3]))
     expected = extreme_strategies(game(utility, -divergence))
     same(solution, found, expected)
     between(solution.rationalizable, expected, utility, divergence)
@@ -233,6 +263,6 @@ def test_where_ties_abound_the_equilibria_are_those_of_exact_enumeration(case):
 @given(tables(st.one_of(st.integers(0, 3), st.floats(0, 3))))
 def test_rationalizable_lies_between_equilibria_and_elimination(case):
     utility, divergence = case
-    solution, found = answer(utility, divergence)
+    solution, found = answer(**repeated({"utility": utility, "divergence": divergence}, WIDTH[3]))
     between(solution.rationalizable, found, utility, divergence)
     between(solution.rationalizable, extreme_strategies(game(utility, -divergence)), utility, divergence)

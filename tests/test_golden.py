@@ -27,6 +27,24 @@ def masks_are_right(solution: ej.Solution, entry: dict) -> bool:
     )
 
 
+def agrees(solution: ej.Solution, entry: dict) -> None:
+    """Sets of every kind, equilibria of the regular ones; what is solved has no tie, what has one is `boundary`."""
+    assert masks_are_right(solution, entry), entry
+    assert solution.status in (ej.Status.SOLVED, ej.Status.BOUNDARY), entry
+    if entry["kind"] in ("regular", "dominated", "uninformative"):
+        assert (solution.status == ej.Status.SOLVED) == (entry["margin"] > 0), entry
+    if entry["kind"] == "regular":
+        expected, found = np.array(entry["equilibria"]), strategies_of(solution)
+        assert found.shape == expected.shape, entry
+        np.testing.assert_allclose(found, expected[np.lexsort(expected.round(9).T)], rtol=0, atol=1e-9)
+
+
+def repeated(entry: dict, width: int) -> dict:
+    """The same problem with so many parameters: the last is repeated, which is one belief under more names."""
+    missing = width - len(entry["utility"][0])
+    return {name: np.pad(entry[name], ((0, 0), (0, missing)), mode="edge") for name in ("utility", "divergence")}
+
+
 def two_actions(golden: list[dict]) -> list[dict]:
     chosen = [entry for entry in golden if len(entry["utility"]) == 2]
     assert len(chosen) == 44
@@ -64,25 +82,8 @@ def test_single_precision_is_right_or_says_that_it_cannot_decide(golden):
             np.testing.assert_allclose(strategies_of(solution), expected[np.lexsort(expected.T)], rtol=0, atol=1e-5)
 
 
-def test_more_than_two_actions(golden):
-    """Sets of every kind, equilibria of the regular ones; what is solved has no tie, what has one is `boundary`.
-
-    Those with as many actions share one size: their last parameter is repeated, which is one belief under more names.
-    """
-    larger = [entry for entry in golden if len(entry["utility"]) > 2]
+def test_five_actions(golden):
+    larger = [entry for entry in golden if len(entry["utility"]) == 5]
     assert larger
-    most: dict[int, int] = {}
     for entry in larger:
-        most[len(entry["utility"])] = max(most.get(len(entry["utility"]), 0), len(entry["utility"][0]))
-    for entry in larger:
-        missing = most[len(entry["utility"])] - len(entry["utility"][0])
-        tables = {name: np.pad(entry[name], ((0, 0), (0, missing)), mode="edge") for name in ("utility", "divergence")}
-        solution = solve(tables)
-        assert masks_are_right(solution, entry), entry
-        assert solution.status in (ej.Status.SOLVED, ej.Status.BOUNDARY), entry
-        if entry["kind"] in ("regular", "dominated", "uninformative"):
-            assert (solution.status == ej.Status.SOLVED) == (entry["margin"] > 0), entry
-        if entry["kind"] == "regular":
-            expected, found = np.array(entry["equilibria"]), strategies_of(solution)
-            assert found.shape == expected.shape, entry
-            np.testing.assert_allclose(found, expected[np.lexsort(expected.round(9).T)], rtol=0, atol=1e-9)
+        agrees(solve(repeated(entry, 10)), entry)

@@ -10,6 +10,7 @@ import pytest
 
 import epijax as ej
 from epijax import reference
+from epijax.exact import solve_exactly
 from epijax.games import game_value
 
 BATCH = 100
@@ -74,11 +75,10 @@ def draw(seed: int, count: int, num_actions: int, num: int, *, refuted: float = 
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("refuted", [0.0, 0.2])
-@pytest.mark.parametrize(("num_actions", "num"), [(3, 4), (4, 3)])
-def test_random_tables_and_random_ties(num_actions, num, refuted, whole):
+def test_random_tables_and_random_ties(refuted, whole):
     """What is solved is right, and so are the sets where ties decide."""
-    utility, divergence = draw(1, 40, num_actions, num, refuted=refuted, whole=whole)
-    unsafe = [True] + [False] * (num_actions - 1)
+    utility, divergence = draw(1, 40, 3, 4, refuted=refuted, whole=whole)
+    unsafe = [True, False, False]
     solved = 0
     for u, d, cell in zip(utility, divergence, cells_of(solve_all(utility, divergence)), strict=True):
         answer, context = reference.finite(u, d, unsafe=unsafe), str((u.tolist(), d.tolist()))
@@ -92,6 +92,23 @@ def test_random_tables_and_random_ties(num_actions, num, refuted, whole):
             assert found.shape == expected.shape, (context, found, expected)
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8, err_msg=context)
     assert solved > (2 if whole else 12)
+
+
+def test_what_is_called_solved_is_so_in_rational_arithmetic():
+    rng = np.random.default_rng([3, 4])
+    shape = 400, 3, 4
+    utility, divergence = rng.integers(0, 30, shape).astype(float), rng.integers(0, 30, shape).astype(float)
+    divergence[:200][rng.random((200, 3, 4)) < 0.2] = np.inf
+    cells = solve_all(utility, divergence)
+    assert (cells.status == SOLVED).mean() > 0.4
+    for u, d, cell in zip(utility, divergence, cells_of(cells), strict=True):
+        answer, context = solve_exactly(u.tolist(), d.tolist()), str((u.tolist(), d.tolist()))
+        assert answer.refuted == (cell.status == REFUTED), context
+        if cell.status == SOLVED:
+            for name in ("rationalizable", "pure", "strict"):
+                np.testing.assert_array_equal(getattr(cell, name), getattr(answer, name), err_msg=context)
+            expected = in_order(np.array(answer.mixed, float).reshape(-1, 3))
+            np.testing.assert_allclose(mixed_of(cell), expected, rtol=0, atol=1e-8, err_msg=context)
 
 
 def test_rational_enumeration_finds_the_same_equilibria():
@@ -211,8 +228,11 @@ def test_one_parameter_leaves_only_the_best_action():
 
 def test_one_belief_a_strategy_is_less_than_a_mixture_of_beliefs():
     """Action 2 is best only under a mixture of beliefs, and these two never fit one strategy equally well."""
-    utility = [[3.0, -3.0], [-3.0, 3.0], [1.0, 1.0]]
-    apart, together = [[0.0, 1.0], [0.1, 1.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]
+    utility = [[3.0, -3.0, -3.0, -3.0], [-3.0, 3.0, 3.0, 3.0], [1.0] * 4]
+    apart, together = (
+        np.array(table)[:, [0, 1, 1, 1]]
+        for table in ([[0.0, 1.0], [0.1, 1.0], [0.0, 2.0]], [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]])
+    )
     assert ej.solve(ej.FiniteProblem(utility, apart)).rationalizable.tolist() == [True, False, False]
     solution = ej.solve(ej.FiniteProblem(utility, together))
     assert solution.rationalizable.tolist() == [True, True, True]
@@ -221,14 +241,19 @@ def test_one_belief_a_strategy_is_less_than_a_mixture_of_beliefs():
 
 def test_actions_that_pay_the_same_are_no_tie():
     """The first two are one action in payoffs, and better than the third whatever is believed."""
-    solution = ej.solve(ej.FiniteProblem([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 1.5], [1.0, 0.2]]))
+    solution = ej.solve(
+        ej.FiniteProblem(
+            [[1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0], [0.0] * 4],
+            [[0.0, 1.0, 1.0, 1.0], [0.0, 1.5, 1.5, 1.5], [1.0, 0.2, 0.2, 0.2]],
+        )
+    )
     assert solution.rationalizable.tolist() == solution.pure.tolist() == [True, True, False]
     assert solution.strict.tolist() == [False, False, False]
 
 
 def test_where_full_support_refutes_everything_there_is_no_number():
-    utility = np.eye(3)
-    divergence = np.where(np.eye(3) == 1, np.inf, 0.5)
+    utility = np.eye(3, 4)
+    divergence = np.where(np.eye(3)[:, [0, 1, 2, 2]] == 1, np.inf, 0.5)
     solution = ej.solve(ej.FiniteProblem(utility, divergence))
     assert solution.status == REFUTED
     assert not solution.rationalizable.any() and np.isnan(solution.margin)

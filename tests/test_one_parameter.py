@@ -154,7 +154,7 @@ def draw_links(seed: int, count: int, num_actions: int, *, explores: bool) -> tu
     return arguments
 
 
-@pytest.mark.parametrize(("num_actions", "explores"), [(2, False), (2, True), (3, False), (3, True), (4, True)])
+@pytest.mark.parametrize(("num_actions", "explores"), [(2, False), (2, True), (3, False), (3, True)])
 def test_random_links(num_actions, explores):
     batch = assert_agrees(random_links(1, 1000, num_actions, explores=explores))
     assert (batch.num_mixed > 0).sum() > 5
@@ -324,7 +324,7 @@ def test_the_finite_path_converges_to_the_closed_one():
     there = exact.num_mixed == 1
     assert there.sum() > 6 and (~there).sum() > 6
 
-    sizes = [12, 24, 48, 96]
+    sizes = [12, 36, 108]
     errors = {"mixed": [], "projection": []}
     for num in sizes:
 
@@ -343,7 +343,7 @@ def test_the_finite_path_converges_to_the_closed_one():
     for name, error in errors.items():
         rate = np.polyfit(np.log(sizes), np.log(error), 1)[0]
         assert -1.4 < rate < -0.7, f"{name}: {error}"
-    assert errors["projection"][-1] <= 1 / 95
+    assert errors["projection"][-1] <= 1 / 107
 
 
 @pytest.mark.parametrize("exploration", [0.0, 0.1])

@@ -227,7 +227,7 @@ ej.sweep("sycophancy", axes, store=sys.argv[1], progress=lambda done, total: pri
 def test_killed_at_random_moments_it_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     store = tmp_path / "run.zarr"
     moments = np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(2):
         run = subprocess.Popen([sys.executable, "-c", KILLED, str(store)], stdout=subprocess.PIPE, text=True)
         assert run.stdout is not None
         for _ in range(int(moments.integers(2, 30))):  # wait for some tiles, then for a moment within the next

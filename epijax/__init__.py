@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from epijax.subjective import Custom as Custom
     from epijax.subjective import Finite as Finite
     from epijax.subjective import GaussianLinear as GaussianLinear
+    from epijax.sweeps import RunError as RunError
+    from epijax.sweeps import scattered as scattered
     from epijax.sweeps import sweep as sweep
     from epijax.tables import tabulate as tabulate
 
@@ -49,6 +51,7 @@ _ROOMS = {
     "GaussianLinear": "subjective",
     "PHASES": "phases",
     "Problem": "problem",
+    "RunError": "sweeps",
     "Solution": "solution",
     "Status": "solution",
     "beliefs": "evidence",
@@ -63,6 +66,7 @@ _ROOMS = {
     "project": "projection",
     "read_problem": "files",
     "read_tables": "files",
+    "scattered": "sweeps",
     "solve": "solver",
     "sweep": "sweeps",
     "tabulate": "tables",

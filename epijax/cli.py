@@ -1,6 +1,7 @@
 """The command line: arguments to calls to exit codes. Nothing heavy is imported before a command needs it."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -136,13 +137,110 @@ def phase_diagram(
     _draw(dataset, paths)
 
     click.echo(_title(dataset))
-    for phase, cells, share in table:
-        click.echo(f"  {phase:<14} {cells:>12,}  {share:8.4%}")
-    click.echo(
-        f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {dataset.attrs['rechecked']:,} solved again in float64"
-    )
+    _tell(dataset, table, seconds)
     for path in (store, output / f"{stem}.csv", *paths):
         click.echo(f"  {path}")
+
+
+@cli.command(epilog=SEE_ALSO)
+@click.argument("job")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The store; JOB's, or <model>.zarr, by default.")
+@click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:NUM", help="An axis; any number of them.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter held fixed; repeatable.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default=None, help="float32 by default.")
+@click.option("--keep", default=None, metavar="NAME,…", help="Variables to keep, e.g. phase,margin; all by default.")
+@click.option("--part", "--task", metavar="K/N", help="Only the K-th of N parts, for N processes anywhere.")
+@click.option("--workers", type=int, help="So many processes on this machine, by Dask.")
+@click.option("--scheduler", metavar="ADDRESS", help="The workers of this Dask scheduler, e.g. tcp://host:8786.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def sweep(
+    job: str,
+    output: Path | None,
+    axes: tuple[str, ...],
+    settings: tuple[str, ...],
+    dtype: str | None,
+    keep: str | None,
+    part: str | None,
+    workers: int | None,
+    scheduler: str | None,
+    quiet: bool,
+) -> None:
+    """Solve a grid of problems into a store.
+
+    JOB is a file job.toml, or a model. Options take precedence over what the file says. Interrupted, the same command
+    goes on where it stopped.
+    """
+    asked = {"model": job, "axes": {}, "fixed": {}}
+    fixed = _settings(settings)
+    grid = _once((_axis(text, None) for text in axes), "--axis")
+    share = None if part is None else _part(part)
+    if job.endswith(".toml"):
+        from epijax.sweeps.jobfile import read_job
+
+        asked |= read_job(Path(job))
+    name, build = _model(asked["model"])
+
+    import epijax as ej
+    from epijax.sweeps import VARIABLES, phase_counts
+    from epijax.sweeps.store import Store
+
+    kept = asked.get("keep", VARIABLES) if keep is None else keep.split(",")
+    store = output or Path(asked.get("output", f"{_short(name)}.zarr"))
+    start = time.perf_counter()
+    with _progress(quiet) as report:
+        dataset = ej.sweep(
+            build,
+            {key: values for key, values in asked["axes"].items() if key not in fixed} | grid,
+            {key: value for key, value in asked["fixed"].items() if key not in grid} | fixed,
+            store=store,
+            dtype=dtype or asked.get("dtype", "float32"),
+            variables=kept,
+            part=share,
+            workers=workers,
+            scheduler=scheduler,
+            progress=report,
+        )
+    seconds = time.perf_counter() - start
+    click.echo(_title(dataset))
+    run = Store(store)
+    pending = len(run.pending())
+    if pending:
+        click.echo(f"part {part} is done; {pending} of {len(list(run.grid.tiles()))} tiles are left to other parts")
+    else:
+        _tell(dataset, _share_table(phase_counts(dataset)), seconds)
+    click.echo(f"  {store}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Read all values again; tiles that are damaged will be computed again.")
+def status(run: Path, verify: bool) -> None:
+    """What is done of a stored sweep; exit code 1 if anything is missing or damaged."""
+    from epijax.sweeps.store import Store, open_run
+
+    dataset, store = open_run(run), Store(run)
+    tiles = list(store.grid.tiles())
+    marks = {tile: mark for tile in tiles if (mark := store.mark(tile)) is not None}
+    damaged = 0
+    for tile in marks if verify else ():
+        wrong = store.damage(tile)
+        if wrong is not None:
+            click.echo(f"damaged: {wrong}")
+            store.forget(tile)
+            damaged += 1
+    cells = sum(map(store.grid.cells_of, marks))
+    click.echo(_title(dataset))
+    click.echo(f"  {len(marks)} of {len(tiles)} tiles, {cells:,} of {store.grid.num_cells:,} cells")
+    if marks:
+        seconds, again = (sum(mark[key] for mark in marks.values()) for key in ("seconds", "rechecked"))
+        last = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(mark["finished"] for mark in marks.values())))
+        hosts = ", ".join(sorted({mark["host"] for mark in marks.values()}))
+        click.echo(f"  {seconds:.1f} s of work on {hosts}, the last at {last}; {again:,} cells solved again in float64")
+    if verify:
+        click.echo(f"  {len(marks) - damaged} tiles verified, {damaged} damaged")
+    if damaged or len(marks) < len(tiles):
+        click.echo(f"the rest: {dataset.attrs['command']}")
+        sys.exit(1)
 
 
 @cli.command()
@@ -187,6 +285,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the command; what the user got wrong becomes one line and exit code 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))  # each core a device; read when JAX is imported
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Slurm sends: the same as Ctrl-C
     try:
         sys.exit(cli.main(args, prog_name="epijax", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -201,11 +300,17 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(1)
     except (ValueError, OSError) as error:
         _fail(str(error))
+    except RuntimeError as error:
+        from epijax.sweeps import RunError
+
+        if not isinstance(error, RunError):
+            raise
+        _fail(str(error), code=1)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     click.echo(f"epijax: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _model(name: str) -> tuple[str, Callable[..., Any]]:
@@ -285,30 +390,28 @@ def _setting(text: str) -> tuple[str, float]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
-    return key.strip(), _number(key, value)
-
-
-def _axis(text: str, size: int) -> tuple[str, Any]:
-    import numpy as np
-
-    key, equals, span = text.partition("=")
-    parts = span.split(":")
-    if not equals or len(parts) not in (2, 3):
-        raise ValueError(f"--axis takes NAME=START:STOP or NAME=START:STOP:NUM; got {text!r}")
-    low, high = (_number(key, part) for part in parts[:2])
-    if not low < high:
-        raise ValueError(f"axis {key} must start below its end; got {span}")
-    count = _number(key, parts[2]) if len(parts) == 3 else size
-    if count != int(count) or count < 2:
-        raise ValueError(f"axis {key} needs at least 2 points, a whole number; got {parts[-1]}")
-    return key.strip(), np.linspace(low, high, int(count))
-
-
-def _number(key: str, text: str) -> float:
     try:
-        return float(text)
+        return key.strip(), float(value)
     except ValueError:
-        raise ValueError(f"{key} must be a number; got {text!r}") from None
+        raise ValueError(f"{key.strip()} must be a number; got {value!r}") from None
+
+
+def _axis(text: str, size: int | None) -> tuple[str, Any]:
+    key, equals, values = text.partition("=")
+    if not equals:
+        raise ValueError(
+            f"--axis takes NAME=START:STOP:NUM{'' if size is None else ' or NAME=START:STOP'}; got {text!r}"
+        )
+    from epijax.sweeps.jobfile import span
+
+    return key.strip(), span(key.strip(), values, size)
+
+
+def _part(text: str) -> tuple[int, int]:
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal()):
+        raise ValueError(f"--part takes K/N, as in 3/64; got {text!r}")
+    return int(k), int(n)
 
 
 def _formats(text: str) -> list[str]:
@@ -334,6 +437,13 @@ def _draw(dataset: Any, paths: list[Path]) -> None:
         save(figure, str(path))
 
 
+def _tell(dataset: Any, table: list[tuple[str, int, float]], seconds: float) -> None:
+    for phase, cells, share in table:
+        click.echo(f"  {phase:<14} {cells:>12,}  {share:8.4%}")
+    again = dataset.attrs["rechecked"]
+    click.echo(f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {again:,} solved again in float64")
+
+
 def _share_table(counts: dict[int, int]) -> list[tuple[str, int, float]]:
     from epijax.phases import PHASES
 
@@ -342,7 +452,12 @@ def _share_table(counts: dict[int, int]) -> list[tuple[str, int, float]]:
 
 
 def _title(dataset: Any) -> str:
-    axes = " x ".join(f"{key} [{dataset[key].values[0]:g}, {dataset[key].values[-1]:g}]" for key in dataset.sizes)
+    axes = " x ".join(
+        f"{key} [{dataset[key].values[0]:g}, {dataset[key].values[-1]:g}]"
+        if key in dataset.coords
+        else f"{size:,} points of {', '.join(name for name in dataset.coords if dataset[name].dims == (key,))}"
+        for key, size in dataset.sizes.items()
+    )
     fixed = ", ".join(f"{key}={value}" for key, value in dataset.attrs["config"]["fixed"].items())
     return f"{dataset.attrs['title']} over {axes}" + (f", {fixed}" if fixed else "")
 

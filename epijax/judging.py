@@ -42,16 +42,16 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
     draw = np.random.default_rng(seed)
     cells = draw.choice(dataset["phase"].size, count, replace=False) if count < dataset["phase"].size else range(count)
     where = np.stack(np.unravel_index(np.sort(np.asarray(cells)), shape), axis=-1)
-    names = [str(dimension) for dimension in dataset["phase"].dims]
+    dimensions = [str(dimension) for dimension in dataset["phase"].dims]
+    axes = {str(name): (dimensions.index(values.dims[0]), values.values) for name, values in dataset.coords.items()}
     found = {name: _read(dataset[name], where) for name in _TOLD if name in dataset}
-    axes = [dataset[name].values for name in names]
 
     undecided, missing, disagreements = 0, 0, []
     for i, index in enumerate(where):
         if found["phase"][i] == NOT_COMPUTED:
             missing += 1
             continue
-        cell = {name: float(axis[k]) for name, axis, k in zip(names, axes, index, strict=True)}
+        cell = {name: float(values[index[k]]) for name, (k, values) in axes.items()}
         with jax.enable_x64(True):
             problem = build(**dataset.attrs["config"]["fixed"], **cell)
             answer = reference_answer(problem)

@@ -285,7 +285,7 @@ def test_check_does_not_pass_what_is_not_computed(capsys, job, tmp_path):
     phases[:3] = NOT_COMPUTED
     code, out, _ = run(capsys, "check", part, "--sample", "500")
     assert code == 1
-    assert f"{3 * phases.shape[1]} more are not computed yet" in out
+    assert "more are not computed yet" in out
 
 
 @pytest.mark.parametrize(

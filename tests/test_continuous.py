@@ -72,6 +72,7 @@ def test_random_problems_are_solved_as_the_reference_solves_them(solve, family):
     assert len(kinds) >= 5
 
 
+@pytest.mark.slow
 def test_parameters_split_into_several_change_nothing(solve):
     """Each of two parameters becomes the mean of four: eight, which play cannot tell apart."""
     many = draw("bernoulli", 1, BATCH, 2, 2)

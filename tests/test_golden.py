@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 import epijax as ej
 
@@ -82,6 +83,7 @@ def test_single_precision_is_right_or_says_that_it_cannot_decide(golden):
             np.testing.assert_allclose(strategies_of(solution), expected[np.lexsort(expected.T)], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_five_actions(golden):
     larger = [entry for entry in golden if len(entry["utility"]) == 5]
     assert larger

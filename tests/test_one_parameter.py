@@ -87,7 +87,7 @@ def assert_agrees(problems: ej.Problem) -> Batch:
 
 # Whole maps, every cell
 
-HALVES = np.linspace(0, 1, 257)  # ½ is among them, and with it the ties of the usual parameters
+HALVES = np.linspace(0, 1, 129)  # ½ is among them, and with it the ties of the usual parameters
 COARSE = np.linspace(0, 1, 64)
 SKEWED = {"reward_fabricate": 1.3, "cost_fabricate": 0.1, "lower": 0.15, "upper": 0.9, "exploration": 0.1}
 MAPS = {
@@ -107,6 +107,15 @@ MAPS = {
 def test_every_cell_of_a_map(name):
     build, rows, columns, phases = MAPS[name]
     first, second = (side.ravel() for side in np.meshgrid(rows, columns, indexing="ij"))
+    batch = assert_agrees(jax.vmap(build)(jnp.asarray(first), jnp.asarray(second)))
+    assert set(np.unique(batch.phase)) == phases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sycophancy", "deception"])
+def test_every_cell_of_a_finer_map(name):
+    build, *_, phases = MAPS[name]
+    first, second = (side.ravel() for side in np.meshgrid(*[np.linspace(0, 1, 257)] * 2, indexing="ij"))
     batch = assert_agrees(jax.vmap(build)(jnp.asarray(first), jnp.asarray(second)))
     assert set(np.unique(batch.phase)) == phases
 

@@ -1,7 +1,12 @@
-"""Sweeps: `job` is the verb, `grid` the cells, `engine` the devices, `store` the disk, `provenance` the labels."""
+"""Sweeps: `job` is the verb, `grid` the cells, `engine` the devices, `store` the disk, `provenance` the labels.
+
+`jobfile` is a sweep written down; `cluster` has one done by many processes.
+"""
 
 from epijax.sweeps.engine import VARIABLES as VARIABLES
+from epijax.sweeps.grid import scattered as scattered
 from epijax.sweeps.job import check_parameters as check_parameters
 from epijax.sweeps.job import nearest as nearest
 from epijax.sweeps.job import phase_counts as phase_counts
 from epijax.sweeps.job import sweep as sweep
+from epijax.sweeps.store import RunError as RunError

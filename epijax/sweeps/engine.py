@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -91,8 +92,22 @@ class Layout:
         return {name: ways[name]() for name in self.names}
 
 
+@dataclass(frozen=True)
+class Solver:
+    """What is solved in each cell, and what is kept of it; a worker process is sent this and no more."""
+
+    build: Callable[..., Problem | FiniteProblem]
+    fixed: Mapping[str, Any]
+    dtype: str
+    unsafe: tuple[bool, ...]
+    variables: tuple[str, ...]
+
+    def engine(self, grid: Grid) -> "Engine":
+        return Engine(self.build, self.fixed, grid, self.dtype, self.unsafe, variables=self.variables)
+
+
 class Engine:
-    """Compiles the solver once for a grid of problems and answers tile after tile.
+    """Compiles the solver once for a grid of problems, when it is first needed, and answers tile after tile.
 
     In float32, cells that come out undecided (a tie within tolerance, say) are solved again in float64 on the host's
     CPU, so that the answers are those of float64 (theory §9).
@@ -116,10 +131,13 @@ class Engine:
     ):
         self.grid, self.dtype = grid, dtype
         self.devices = jax.local_devices() if devices is None else devices
-        names = list(grid.axes)
 
-        def cell(*values: jax.Array) -> tuple[jax.Array, ...]:
-            solution = solve(build(**fixed, **dict(zip(names, values, strict=True))))
+        def cell(*points: jax.Array) -> tuple[jax.Array, ...]:
+            values = {}
+            for dimension, point in zip(grid.axes, points, strict=True):
+                names = grid.together.get(dimension)
+                values |= {dimension: point} if names is None else dict(zip(names, point, strict=True))
+            solution = solve(build(**fixed, **values))
             self.layout = Layout(solution.num_actions, solution.mixed.shape[-2], variables)
             return self.layout.pack(solution, unsafe)
 
@@ -137,9 +155,14 @@ class Engine:
 
         with jax.enable_x64(dtype == "float64"):
             self.program, self.shapes = self._program(on_cpu)
+
+    @cached_property
+    def _solve(self) -> Any:
+        with jax.enable_x64(self.dtype == "float64"):
             start = time.perf_counter()
-            self._solve = self.program.lower(*self.shapes).compile()
+            compiled = self.program.lower(*self.shapes).compile()
             self.compile_seconds = time.perf_counter() - start
+        return compiled
 
     def memory(self) -> Any:
         """XLA's account of the kernel's memory, in bytes; `temp_size_in_bytes` among others."""
@@ -175,7 +198,8 @@ class Engine:
         mesh = Mesh(np.array(self.devices), ("cells",))
         shared, whole = PartitionSpec("cells"), PartitionSpec()
 
-        traced = jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct((), self.dtype) for _ in order))
+        points = [values.shape[1:] for values in self.grid.axes.values()]
+        traced = jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct(point, self.dtype) for point in points))
         kinds = traced.out_avals
 
         def block(*axes: jax.Array) -> list[jax.Array]:
@@ -208,8 +232,8 @@ class Engine:
             for kind in kinds
         ]
         shapes += [
-            jax.ShapeDtypeStruct((side,), self.dtype, sharding=NamedSharding(mesh, spec))
-            for side, spec in zip(sides, specs, strict=True)
+            jax.ShapeDtypeStruct((side, *point), self.dtype, sharding=NamedSharding(mesh, spec))
+            for side, point, spec in zip(sides, points, specs, strict=True)
         ]
         return jax.jit(mapped, donate_argnums=range(len(kinds)), compiler_options=options), shapes
 
@@ -254,7 +278,7 @@ class Engine:
             values, side = list(self.grid.axes.values())[axis], self.grid.tile[axis]
             some = values[index * side : (index + 1) * side]
             shape = self.shapes[axis - len(self.grid.axes)]
-            padded = np.pad(some, (0, shape.shape[0] - len(some)), mode="edge").astype(self.dtype)
+            padded = _repeated(some, shape.shape[0]).astype(self.dtype)
             self._placed[axis, index] = jax.device_put(padded, shape.sharding)
         return self._placed[axis, index]
 
@@ -268,6 +292,11 @@ class Engine:
             answers = []
             for start in range(0, count, at_once):
                 some = [v[start : start + at_once] for v in values]
-                padded = [np.pad(v, (0, at_once - len(v)), mode="edge") for v in some]
+                padded = [_repeated(v, at_once) for v in some]
                 answers.append([np.asarray(word)[: len(some[0])] for word in self._recheck(*padded)])
         return tuple(np.concatenate(word) for word in zip(*answers, strict=True))
+
+
+def _repeated(values: np.ndarray, count: int) -> np.ndarray:
+    """So many rows, the last one repeated."""
+    return np.pad(values, [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from epijax.models import MODELS
 from epijax.phases import PHASES
 from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite, is_one_parameter
+from epijax.sweeps import cluster
 from epijax.sweeps import store as on_disk
-from epijax.sweeps.engine import VARIABLES, Block, Engine
-from epijax.sweeps.grid import Grid, Tile, make_grid
+from epijax.sweeps.engine import VARIABLES, Block, Engine, Solver
+from epijax.sweeps.grid import Axes, Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
+from epijax.sweeps.store import Part
 from epijax.tables import tabulate
 from epijax.vertices import count_bases
 
@@ -26,71 +29,89 @@ TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs
 
 _ITERATED = 1 << 16  # times the work of a closed form, where projections are found by iteration
 
+_TILES_A_PROCESS = 4
+_WORKERS_OF_A_SCHEDULER = 16  # whose tiles are small enough, though how many there are may change
+
 Progress = Callable[[int, int], None]
 
 
 def sweep(
     build: Build | str,
-    axes: Mapping[str, Sequence[float] | np.ndarray],
+    axes: Axes,
     fixed: Mapping[str, Any] | None = None,
     *,
     store: str | Path | None = None,
     dtype: str = "float32",
     variables: Sequence[str] = VARIABLES,
+    part: Part | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Solves a problem at every cell of a product grid: the phase diagram as data.
 
     Cells are solved on all local devices. In float32, cells that a tie within tolerance decides are solved again in
     float64, so `phase`, `rationalizable`, `pure` and `num_mixed` are those of a float64 sweep, only sooner. With
-    `store`, finished tiles are kept on disk, and the same call goes on where an interrupted one stopped.
+    `store`, finished tiles are kept on disk, and the same call goes on where an interrupted one stopped; several
+    processes may do parts of one sweep.
 
     **Arguments:**
 
     - `build`: from parameters to a `Problem` with `unsafe` set; or the name of one of `ej.models.MODELS`.
-    - `axes`: parameter -> increasing values; the dataset's dimensions, in this order.
+    - `axes`: parameter -> increasing values; the dataset's dimensions, in this order. Or several parameters that vary
+      together -> points `[n, parameters]`, as of `ej.scattered`: one dimension, called "point".
     - `fixed`: the other parameters that are not left at their defaults.
     - `store`: a path for the Zarr store, or `None` to keep the dataset in memory.
     - `dtype`: "float32" or "float64".
     - `variables`: those to keep, `phase` among them; without `margin` the solver writes a quarter of the bytes.
+    - `part`: (k, n) for the k-th of n parts alone, k from 1: each is a process, wherever the store can be reached.
+    - `workers`: how many processes on this machine share the work, by Dask; or `scheduler`, the address of a Dask
+      scheduler whose workers do, as in "tcp://host:8786". Both take `pip install 'epijax[dask]'`.
     - `progress`: called after each tile with the number of cells done and the number of cells in all.
 
     **Returns:** an `xarray.Dataset`: `phase` (codes named by `ej.PHASES`), `rationalizable` and `pure` (bit i is action
-    i), `num_mixed`, `margin`; attributes say how it was made.
+    i), `num_mixed`, `margin`; attributes say how it was made. Cells of other parts are `not_computed` until they are.
 
     Raises `ValueError` for unknown parameters and variables, axes that are none, corners of the grid at which there is
-    no problem, and a store that holds something else.
+    no problem, and a store that holds something else; `RunError` where a disk is full, or workers or their scheduler
+    are gone: what is finished is kept.
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
     variables = _kept(variables)
+    path = None if store is None else Path(store).absolute()
+    processes = _processes(path, part, workers, scheduler)
     name, build = _named(build)
     fixed = dict(fixed or {})
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
-    check_parameters(name, build, list(grid.axes), list(fixed))
+    check_parameters(name, build, list(grid.coordinates()), list(fixed))
     problem, unsafe = _corner_problem(build, fixed, grid)
-    grid = make_grid(axes, max(64, TILE_CELLS // _work(problem)), TILE_SIDE)
+    at_once = min(TILE_CELLS // _work(problem), -(-grid.num_cells // processes))
+    grid = make_grid(axes, max(64, at_once), TILE_SIDE)
     config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables)
-    path = None if store is None else Path(store)
+    solver = Solver(build, fixed, dtype, unsafe, variables)
 
     if path is None:
-        engine = Engine(build, fixed, grid, dtype, unsafe, variables=variables)
+        engine = solver.engine(grid)
         return _in_memory(engine, attributes_of(build, config, engine.devices), progress)
-    tile = on_disk.existing(path, config)
-    if tile is not None:
-        grid = Grid(grid.axes, tile)
-        pending = on_disk.Store(path, grid).pending()
-    else:
-        pending = list(grid.tiles())
-    if pending:
-        engine = Engine(build, fixed, grid, dtype, unsafe, variables=variables)
-        if tile is None:  # nothing is written before everything that can be refused has been
-            on_disk.create(path, grid, config, attributes_of(build, config, engine.devices), engine.layout.variables())
-        run = on_disk.Store(path, grid)
-        for tile, block, record in _answers(engine, pending, progress):
-            run.write(tile, block, record)
-    run = on_disk.Store(path, grid)
-    dataset = on_disk.open_run(path)
+    stands = on_disk.existing(path, config)
+    if not stands or on_disk.Store(path).pending(part):
+        with cluster.client(workers, scheduler) if workers or scheduler else nullcontext() as client:
+            engine = None if stands else solver.engine(grid)
+            if engine is not None:  # nothing is written before everything that can be refused has been
+                about = attributes_of(build, config, engine.devices)
+                on_disk.create(path, grid, config, about, engine.layout.variables())
+                on_disk.existing(path, config)  # made now, or by another process that was faster
+            run = on_disk.Store(path)
+            pending = run.pending(part)
+            if client is not None:
+                cluster.solve(client, run, solver, pending, progress)
+            elif pending:
+                if engine is None or engine.grid.tile != run.grid.tile:
+                    engine = solver.engine(run.grid)
+                for tile, block, record in _answers(engine, pending, progress):
+                    run.write(tile, block, record)
+    run, dataset = on_disk.Store(path), on_disk.open_run(path)
     dataset.attrs["rechecked"] = run.total("rechecked")
     return dataset
 
@@ -126,6 +147,23 @@ def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
         for code in counts:
             counts[code] += int(np.count_nonzero(band == code))
     return {code: count for code, count in counts.items() if count}
+
+
+def _processes(path: Path | None, part: Part | None, workers: int | None, scheduler: str | None) -> int:
+    """Into how many pieces the cells are cut at least, so that each process has some tiles."""
+    asked = {"part": part, "workers": workers, "scheduler": scheduler}
+    told = [name for name, value in asked.items() if value is not None]
+    if len(told) > 1:
+        raise ValueError(f"{' and '.join(told)} exclude each other; choose one")
+    if told and path is None:
+        raise ValueError(f"{told[0]} needs a store that all processes can reach; name one")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise ValueError(f"there is no part {part[0]} of {part[1]}; parts go from 1/{part[1]} to {part[1]}/{part[1]}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"there must be 1 worker at least; got {workers}")
+    if not told:
+        return 1
+    return _TILES_A_PROCESS * (part[1] if part else workers or _WORKERS_OF_A_SCHEDULER)
 
 
 def _kept(variables: Sequence[str]) -> tuple[str, ...]:
@@ -201,6 +239,9 @@ def _in_memory(engine: Engine, attributes: dict[str, Any], progress: Progress | 
         rechecked += record["rechecked"]
     return xr.Dataset(
         {key: (tuple(grid.axes), values, about[key][1]) for key, values in arrays.items()},
-        coords={key: (key, values, {"long_name": attributes["meanings"][key]}) for key, values in grid.axes.items()},
+        coords={
+            key: (dimension, values, {"long_name": attributes["meanings"][key]})
+            for key, (dimension, values) in grid.coordinates().items()
+        },
         attrs=attributes | {"rechecked": rechecked},
     )

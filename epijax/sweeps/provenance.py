@@ -44,9 +44,10 @@ def config_of(
                 "points": len(values),
                 "sha256": hashlib.sha256(values.tobytes()).hexdigest()[:16],
             }
-            for key, values in grid.axes.items()
+            for key, (_, values) in grid.coordinates().items()
         },
         "dimensions": list(grid.axes),
+        **({"together": {key: list(names) for key, names in grid.together.items()}} if grid.together else {}),
         "dtype": dtype,
         "actions": list(actions),
         "unsafe": list(unsafe),

@@ -4,6 +4,7 @@ A tile counts as done when its marker is there, and the marker is written last. 
 writer leaves some variables of a tile written and others not.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import socket
 import time
 import warnings
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,12 @@ from epijax.phases import NOT_COMPUTED, PHASES
 from epijax.sweeps.grid import Grid, Tile
 
 Config = dict[str, Any]
+Part = tuple[int, int]  # the k-th of n, from 1
 FORMAT = 1
+
+
+class RunError(RuntimeError):
+    """What stops a run that was asked for rightly: what is finished is kept, and can be gone on with."""
 
 
 def digest(config: Config) -> str:
@@ -58,64 +65,95 @@ def blank(variables: dict[str, np.dtype], labels: list[str]) -> dict[str, tuple[
 
 
 class Store:
-    """One run on disk: its arrays, and which of its tiles are done."""
+    """One run on disk: its grid and arrays, and which of its tiles are done.
 
-    def __init__(self, path: Path, grid: Grid):
-        self.path, self.grid = path, grid
+    Raises `ValueError` if there is none at `path`.
+    """
+
+    def __init__(self, path: Path):
+        attributes = _run_attributes(path)
+        self.path, self.config = path, attributes["config"]
+        self.grid = _grid_of(path, attributes)
         self._marks = path / ".done"
-        attributes = _attributes(path)
-        self._digest, names = attributes["config_sha256"], attributes["config"]["variables"]
+        self._digest = attributes["config_sha256"]
         with zarr.config.set({"array.write_empty_chunks": True}):  # else a chunk of zeros looks as if missing
-            self._arrays = {name: zarr.open_array(str(path / name), mode="r+") for name in names}
+            self._arrays = {name: zarr.open_array(str(path / name), mode="r+") for name in self.config["variables"]}
 
-    def pending(self) -> list[Tile]:
-        """The tiles without a valid marker of this configuration."""
-        return [tile for tile in self.grid.tiles() if self._mark(tile) is None]
+    def pending(self, part: Part | None = None) -> list[Tile]:
+        """The tiles without a valid marker of this configuration; of the k-th of n parts, every n-th tile from there.
+
+        The parts are cut before what is done is left out, so that they stay the same.
+        """
+        k, n = part or (1, 1)
+        return [tile for tile in islice(self.grid.tiles(), k - 1, None, n) if self.mark(tile) is None]
 
     def write(self, tile: Tile, block: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-        """Writes a tile, then its marker with `record`."""
-        for name, values in block.items():
-            self._arrays[name][self.grid.region(tile)] = values
-        mark = {"config_sha256": self._digest, "host": socket.gethostname(), "finished": time.time(), **record}
+        """Writes a tile, then its marker with `record`.
+
+        Raises `RunError` where that cannot be written.
+        """
         path = self._path(tile)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        with open(partial, "w") as file:
-            json.dump(mark, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        mark = {"config_sha256": self._digest, "host": socket.gethostname(), "finished": time.time(), **record}
+        try:
+            for name, values in block.items():
+                self._arrays[name][self.grid.region(tile)] = values
+            with open(partial, "w") as file:
+                json.dump(mark, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise _unwritten(self.path, error) from error
 
-    def total(self, name: str) -> int:
-        """The sum of a number over the records of all tiles done."""
-        marks = (self._mark(tile) for tile in self.grid.tiles())
-        return sum(mark[name] for mark in marks if mark is not None)
-
-    def _path(self, tile: Tile) -> Path:
-        return self._marks / (".".join(map(str, tile)) + ".json")
-
-    def _mark(self, tile: Tile) -> dict[str, Any] | None:
+    def mark(self, tile: Tile) -> dict[str, Any] | None:
+        """The record of a tile that is done."""
         try:
             mark = json.loads(self._path(tile).read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return mark if isinstance(mark, dict) and mark.get("config_sha256") == self._digest else None
 
+    def total(self, name: str) -> int:
+        """The sum of a number over the records of all tiles done."""
+        return sum(mark[name] for mark in map(self.mark, self.grid.tiles()) if mark is not None)
 
-def existing(path: Path, config: Config) -> tuple[int, ...] | None:
-    """The tile of the run that stands at `path`, or `None` if nothing does.
+    def damage(self, tile: Tile) -> str | None:
+        """What is wrong with the stored values of a tile, read and compared with their checksums; `None` if nothing."""
+        for name, array in self._arrays.items():
+            chunk = self.path / name / "c" / "/".join(map(str, tile))
+            if not chunk.is_file():
+                return f"{chunk} is missing"
+            try:
+                array[self.grid.region(tile)]
+            except (ValueError, RuntimeError, OSError) as error:
+                return f"{chunk} cannot be read ({error})"
+        return None
+
+    def forget(self, tile: Tile) -> None:
+        """Takes the marker of a tile away, so that the tile is computed again."""
+        self._path(tile).unlink(missing_ok=True)
+
+    def _path(self, tile: Tile) -> Path:
+        return self._marks / (".".join(map(str, tile)) + ".json")
+
+
+def existing(path: Path, config: Config) -> bool:
+    """Whether the run of this configuration stands at `path`.
 
     Raises `ValueError` if what stands there is no run of epijax, or a run of another configuration: with the
     differences.
     """
     if not path.exists():
-        return None
-    attributes = _attributes(path)
-    if "config_sha256" not in attributes:
+        return False
+    if "config_sha256" not in _attributes(path):
         raise ValueError(f"{path} exists and is not a sweep of epijax; name another place or move it away")
+    attributes = _run_attributes(path)
     if attributes["config_sha256"] != digest(config):
         stored = attributes["config"]
         raise ValueError(f"{path} holds another sweep ({_changes(stored, config)}); name another place or delete it")
-    return tuple(attributes["tile"])
+    return True
 
 
 def _changes(stored: Config, asked: Config) -> str:
@@ -133,9 +171,10 @@ def _changes(stored: Config, asked: Config) -> str:
 
 
 def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], variables: dict[str, np.dtype]) -> None:
-    """Makes the run's arrays, empty, in a temporary place and moves them to `path` at once.
+    """Makes the run's arrays, empty, in a temporary place and moves them to `path` at once; of several who do the same
+    at the same time one wins, and the others leave nothing behind.
 
-    Raises `ValueError` where nothing can be written.
+    Raises `ValueError` where nothing can be written, `RunError` where there is no space left.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -143,8 +182,9 @@ def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], v
         everything = attributes | {"config": config, "config_sha256": digest(config), "tile": list(grid.tile)}
         group = zarr.create_group(store=str(partial), zarr_format=3, attributes=everything)
         meanings = attributes["meanings"]
-        for name, values in grid.axes.items():
-            group.create_array(name, data=values, dimension_names=[name], attributes={"long_name": meanings[name]})
+        together = " ".join(name for names in grid.together.values() for name in names)
+        for name, (dimension, values) in grid.coordinates().items():
+            group.create_array(name, data=values, dimension_names=[dimension], attributes={"long_name": meanings[name]})
         for name, (fill, about) in blank(variables, attributes["actions"]).items():
             group.create_array(
                 name,
@@ -154,7 +194,7 @@ def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], v
                 fill_value=fill,
                 compressors=[ZstdCodec(level=1), Crc32cCodec()],
                 dimension_names=list(grid.axes),
-                attributes=about,
+                attributes=about | ({"coordinates": together} if together else {}),  # as CF has it
             )
         group.create_group(".done")  # the markers; a group, so that no reader stumbles over it
         with warnings.catch_warnings():  # that Zarr 3 does not specify consolidated metadata; xarray asks for it
@@ -162,7 +202,10 @@ def create(path: Path, grid: Grid, config: Config, attributes: dict[str, Any], v
             zarr.consolidate_metadata(str(partial))
         os.rename(partial, path)
     except OSError as error:
-        raise ValueError(f"cannot write to {path.parent} ({error.strerror}); name another place") from error
+        if error.errno == errno.ENOSPC:
+            raise _unwritten(path, error) from error
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not path.exists():
+            raise ValueError(f"cannot write to {path.parent} ({error.strerror}); name another place") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -172,10 +215,36 @@ def open_run(path: Path) -> xr.Dataset:
 
     Raises `ValueError` if there is none.
     """
+    variables = _run_attributes(path)["config"]["variables"]
+    return xr.open_zarr(str(path), chunks=None)[variables]
+
+
+def _run_attributes(path: Path) -> dict[str, Any]:
     attributes = _attributes(path)
     if "config_sha256" not in attributes:
-        raise ValueError(f"{path} is not a sweep of epijax; `epijax phase-diagram` makes one")
-    return xr.open_zarr(str(path), chunks=None)[attributes["config"]["variables"]]
+        raise ValueError(f"{path} is not a sweep of epijax; `epijax sweep` and `epijax phase-diagram` make them")
+    if attributes["config"]["format"] > FORMAT:
+        raise ValueError(
+            f"{path} was made by epijax {attributes['config']['epijax']}, whose stores this older version cannot read; "
+            "install that version, as in pip install -U epijax"
+        )
+    return attributes
+
+
+def _grid_of(path: Path, attributes: dict[str, Any]) -> Grid:
+    together = {key: tuple(names) for key, names in attributes["config"].get("together", {}).items()}
+    axes = {}
+    for dimension in attributes["config"]["dimensions"]:
+        columns = [
+            np.asarray(zarr.open_array(str(path / name), mode="r")) for name in together.get(dimension, (dimension,))
+        ]
+        axes[dimension] = np.stack(columns, axis=1) if dimension in together else columns[0]
+    return Grid(axes, tuple(attributes["tile"]), together)
+
+
+def _unwritten(path: Path, error: OSError) -> RunError:
+    remedy = "make room" if error.errno == errno.ENOSPC else "see to it"
+    return RunError(f"cannot write to {path} ({error.strerror}); {remedy}, and the same command does the rest")
 
 
 def _attributes(path: Path) -> dict[str, Any]:

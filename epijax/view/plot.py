@@ -45,6 +45,8 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
             f"a picture needs 2 axes, the sweep has {phase.ndim} ({', '.join(map(str, phase.dims))}); "
             "select values of the others, as in dataset.isel(upper=0)"
         )
+    for dimension in (dimension for dimension in phase.dims if dimension not in dataset.coords):
+        raise ValueError(f"{dimension} holds parameters that vary together, in no order that could be drawn")
     counts = phase_counts(dataset)
     right, up = (str(dimension) for dimension in phase.dims)
     codes, margins, across, along = _thinned(dataset, counts)

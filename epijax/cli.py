@@ -122,13 +122,13 @@ def phase_diagram(
     if len(grid) != 2:
         raise ValueError(f"a phase diagram has 2 axes, these are {len(grid)}; give --axis twice")
 
-    from epijax.sweeps import VARIABLES, phase_counts, sweep
+    from epijax.sweeps import phase_counts, sweep
 
     stem = _short(name)
     store = output / f"{stem}.zarr"
     start = time.perf_counter()
     with _progress(quiet) as report:
-        kept = VARIABLES if keep is None else keep.split(",")
+        kept = None if keep is None else keep.split(",")
         dataset = sweep(build, grid, fixed, store=store, dtype=dtype, variables=kept, progress=report)
     seconds = time.perf_counter() - start
     table = _share_table(phase_counts(dataset))
@@ -149,6 +149,7 @@ def phase_diagram(
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter held fixed; repeatable.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default=None, help="float32 by default.")
 @click.option("--keep", default=None, metavar="NAME,…", help="Variables to keep, e.g. phase,margin; all by default.")
+@click.option("--refine", type=int, metavar="L", help="Solve blocks of 2^L cells a side, and finer where needed.")
 @click.option("--part", "--task", metavar="K/N", help="Only the K-th of N parts, for N processes anywhere.")
 @click.option("--workers", type=int, help="So many processes on this machine, by Dask.")
 @click.option("--scheduler", metavar="ADDRESS", help="The workers of this Dask scheduler, e.g. tcp://host:8786.")
@@ -160,6 +161,7 @@ def sweep(
     settings: tuple[str, ...],
     dtype: str | None,
     keep: str | None,
+    refine: int | None,
     part: str | None,
     workers: int | None,
     scheduler: str | None,
@@ -181,10 +183,10 @@ def sweep(
     name, build = _model(asked["model"])
 
     import epijax as ej
-    from epijax.sweeps import VARIABLES, phase_counts
+    from epijax.sweeps import phase_counts
     from epijax.sweeps.store import Store
 
-    kept = asked.get("keep", VARIABLES) if keep is None else keep.split(",")
+    kept = asked.get("keep") if keep is None else keep.split(",")
     store = output or Path(asked.get("output", f"{_short(name)}.zarr"))
     start = time.perf_counter()
     with _progress(quiet) as report:
@@ -195,6 +197,7 @@ def sweep(
             store=store,
             dtype=dtype or asked.get("dtype", "float32"),
             variables=kept,
+            refine=asked.get("refine") if refine is None else refine,
             part=share,
             workers=workers,
             scheduler=scheduler,
@@ -441,7 +444,8 @@ def _tell(dataset: Any, table: list[tuple[str, int, float]], seconds: float) -> 
     for phase, cells, share in table:
         click.echo(f"  {phase:<14} {cells:>12,}  {share:8.4%}")
     again = dataset.attrs["rechecked"]
-    click.echo(f"{dataset['phase'].size:,} cells in {seconds:.2f} s, {again:,} solved again in float64")
+    looked = f", {dataset.attrs['evaluated']:.2%} of them solved" if "evaluated" in dataset.attrs else ""
+    click.echo(f"{dataset['phase'].size:,} cells in {seconds:.2f} s{looked}, {again:,} solved again in float64")
 
 
 def _share_table(counts: dict[int, int]) -> list[tuple[str, int, float]]:

@@ -8,8 +8,9 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from epijax.sweeps.engine import Engine, Solver
+from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import Tile
+from epijax.sweeps.refine import Refiner
 from epijax.sweeps.store import RunError, Store
 
 _LOOKED_EVERY = 0.1  # seconds
@@ -44,17 +45,17 @@ def client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 def solve(
     client: Any,
     run: Store,
-    solver: Solver,
+    engine_of: Callable[..., Engine | Refiner],
     tiles: list[Tile],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Has these tiles solved and written by the client's workers.
+    """Has these tiles solved and written by the client's workers; `engine_of` makes of a grid what solves its tiles.
 
     Raises `RunError` where the scheduler is gone, a tile fails, or tiles have no marker in the end.
     """
     import cloudpickle
 
-    work, name = cloudpickle.dumps((run.path, solver)), f"epijax-{uuid.uuid4().hex}"
+    work, name = cloudpickle.dumps((run.path, engine_of)), f"epijax-{uuid.uuid4().hex}"
     flying = {client.submit(solve_tile, work, tile, key=(name, *tile), pure=False, retries=3): tile for tile in tiles}
     try:
         _wait(client, flying, run, progress)
@@ -72,19 +73,19 @@ def solve_tile(work: bytes, tile: Tile) -> None:
         run, engine = _opened(work)
         if run.mark(tile) is None:
             start = time.perf_counter()
-            block, rechecked = engine.collect(tile, engine.launch(tile))
-            run.write(tile, block, {"rechecked": rechecked, "seconds": round(time.perf_counter() - start, 6)})
+            block, record = engine.collect(tile, engine.launch(tile))
+            run.write(tile, block, record | {"seconds": round(time.perf_counter() - start, 6)})
 
 
 @lru_cache(maxsize=1)
-def _opened(work: bytes) -> tuple[Store, Engine]:
+def _opened(work: bytes) -> tuple[Store, Engine | Refiner]:
     import cloudpickle
 
-    path, solver = cloudpickle.loads(work)
+    path, engine_of = cloudpickle.loads(work)
     if not path.exists():
         raise RunError(f"{path} is not there for this worker; put the store where all workers can reach it")
     run = Store(path)
-    return run, solver.engine(run.grid)
+    return run, engine_of(grid=run.grid)
 
 
 def _wait(client: Any, flying: dict, run: Store, progress: Callable[[int, int], None] | None) -> None:

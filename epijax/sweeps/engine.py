@@ -7,7 +7,8 @@ compute everything once for each.
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -25,6 +26,7 @@ from epijax.solver import solve
 from epijax.sweeps.grid import Grid, Tile
 
 Block = dict[str, np.ndarray]  # variable -> values of one tile
+Record = dict[str, int]  # what there is to say of how a tile was answered
 VARIABLES = ("phase", "rationalizable", "pure", "num_mixed", "margin")
 _RECHECKED_AT_ONCE = 4096
 _BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
@@ -60,6 +62,10 @@ class Layout:
     def one_word(self) -> bool:
         return self.margin_kept and self.num_bits <= 8
 
+    def keeping(self, names: tuple[str, ...]) -> "Layout":
+        """The same answer, with these variables kept."""
+        return replace(self, names=names)
+
     def variables(self) -> dict[str, np.dtype]:
         """The variables of a dataset and their dtypes."""
         return {name: values.dtype for name, values in self.unpack((np.zeros(0, np.uint32),) * 2).items()}
@@ -90,20 +96,6 @@ class Layout:
             "margin": margin,
         }
         return {name: ways[name]() for name in self.names}
-
-
-@dataclass(frozen=True)
-class Solver:
-    """What is solved in each cell, and what is kept of it; a worker process is sent this and no more."""
-
-    build: Callable[..., Problem | FiniteProblem]
-    fixed: Mapping[str, Any]
-    dtype: str
-    unsafe: tuple[bool, ...]
-    variables: tuple[str, ...]
-
-    def engine(self, grid: Grid) -> "Engine":
-        return Engine(self.build, self.fixed, grid, self.dtype, self.unsafe, variables=self.variables)
 
 
 class Engine:
@@ -164,6 +156,12 @@ class Engine:
             self.compile_seconds = time.perf_counter() - start
         return compiled
 
+    def of(self, grid: Grid) -> "Engine":
+        """The same program for other values, of as many dimensions in tiles of the same size."""
+        engine = copy(self)
+        engine.grid, engine._placed = grid, {}
+        return engine
+
     def memory(self) -> Any:
         """XLA's account of the kernel's memory, in bytes; `temp_size_in_bytes` among others."""
         return self._solve.memory_analysis()
@@ -178,18 +176,18 @@ class Engine:
         """Gives back the words of a launched tile that nobody needs any more."""
         self._spare.append(words)
 
-    def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, int]:
-        """The answers of a launched tile, and how many of its cells were solved again in float64."""
+    def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, Record]:
+        """The answers of a launched tile, and how many of its cells were solved again in float64 (`rechecked`)."""
         region = self.grid.region(tile)
         block, undecided = self._read(words, [part.stop - part.start for part in region])
         self.reuse(words)
         if self.dtype == "float64" or not undecided.size:
-            return block, 0
+            return block, {"rechecked": 0}
         where = tuple(undecided.T)
         values = [axis[part][index] for axis, part, index in zip(self.grid.axes.values(), region, where, strict=True)]
         for name, again in self.layout.unpack(self._in_float64(values)).items():
             block[name][where] = again
-        return block, len(undecided)
+        return block, {"rechecked": len(undecided)}
 
     def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
         """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""

@@ -3,8 +3,10 @@
 import difflib
 import inspect
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite, is_one_parameter
 from epijax.sweeps import cluster
 from epijax.sweeps import store as on_disk
-from epijax.sweeps.engine import VARIABLES, Block, Engine, Solver
+from epijax.sweeps.engine import VARIABLES, Block, Engine
 from epijax.sweeps.grid import Axes, Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
+from epijax.sweeps.refine import Refiner
 from epijax.sweeps.store import Part
 from epijax.tables import tabulate
 from epijax.vertices import count_bases
@@ -29,6 +32,8 @@ TILE_CELLS, TILE_SIDE = 1 << 24, 4096  # large enough that starting a tile costs
 
 _ITERATED = 1 << 16  # times the work of a closed form, where projections are found by iteration
 
+_FILLED_CELLS, _POINTS = 1 << 22, 1 << 16  # of a tile that is refined, and solved at a time for it
+_MOST_CUT = 10
 _TILES_A_PROCESS = 4
 _WORKERS_OF_A_SCHEDULER = 16  # whose tiles are small enough, though how many there are may change
 
@@ -42,7 +47,8 @@ def sweep(
     *,
     store: str | Path | None = None,
     dtype: str = "float32",
-    variables: Sequence[str] = VARIABLES,
+    variables: Sequence[str] | None = None,
+    refine: int | None = None,
     part: Part | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -63,7 +69,11 @@ def sweep(
     - `fixed`: the other parameters that are not left at their defaults.
     - `store`: a path for the Zarr store, or `None` to keep the dataset in memory.
     - `dtype`: "float32" or "float64".
-    - `variables`: those to keep, `phase` among them; without `margin` the solver writes a quarter of the bytes.
+    - `variables`: those to keep, `phase` among them; all by default. Without `margin` the solver writes a quarter of
+      the bytes.
+    - `refine`: how often blocks of cells that a boundary may cross are cut in two, starting from blocks of
+      2**refine cells a side; the others are filled from their corners, and have no `margin`. The attribute `evaluated`
+      is the share of cells that were solved.
     - `part`: (k, n) for the k-th of n parts alone, k from 1: each is a process, wherever the store can be reached.
     - `workers`: how many processes on this machine share the work, by Dask; or `scheduler`, the address of a Dask
       scheduler whose workers do, as in "tcp://host:8786". Both take `pip install 'epijax[dask]'`.
@@ -78,7 +88,7 @@ def sweep(
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
-    variables = _kept(variables)
+    variables = _kept(variables, refine)
     path = None if store is None else Path(store).absolute()
     processes = _processes(path, part, workers, scheduler)
     name, build = _named(build)
@@ -86,18 +96,23 @@ def sweep(
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.coordinates()), list(fixed))
     problem, unsafe = _corner_problem(build, fixed, grid)
-    at_once = min(TILE_CELLS // _work(problem), -(-grid.num_cells // processes))
-    grid = make_grid(axes, max(64, at_once), TILE_SIDE)
-    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables)
-    solver = Solver(build, fixed, dtype, unsafe, variables)
+    at_once = max(64, TILE_CELLS // _work(problem))
+    tile_cells = max(64, min(at_once if refine is None else _FILLED_CELLS, -(-grid.num_cells // processes)))
+    side = TILE_SIDE if refine is None else max(1 << refine, int(tile_cells ** (1 / len(grid.axes))))  # no thin strips
+    grid = make_grid(axes, tile_cells, side)
+    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables, refine)
+    asked = {"build": build, "fixed": fixed, "dtype": dtype, "unsafe": unsafe, "variables": variables}
+    engine_of = partial(Engine, **asked)
+    if refine is not None:
+        engine_of = partial(Refiner, **asked, levels=refine, at_once=min(at_once, _POINTS))
 
     if path is None:
-        engine = solver.engine(grid)
+        engine = engine_of(grid=grid)
         return _in_memory(engine, attributes_of(build, config, engine.devices), progress)
     stands = on_disk.existing(path, config)
     if not stands or on_disk.Store(path).pending(part):
         with cluster.client(workers, scheduler) if workers or scheduler else nullcontext() as client:
-            engine = None if stands else solver.engine(grid)
+            engine = None if stands else engine_of(grid=grid)
             if engine is not None:  # nothing is written before everything that can be refused has been
                 about = attributes_of(build, config, engine.devices)
                 on_disk.create(path, grid, config, about, engine.layout.variables())
@@ -105,15 +120,17 @@ def sweep(
             run = on_disk.Store(path)
             pending = run.pending(part)
             if client is not None:
-                cluster.solve(client, run, solver, pending, progress)
+                cluster.solve(client, run, engine_of, pending, progress)
             elif pending:
                 if engine is None or engine.grid.tile != run.grid.tile:
-                    engine = solver.engine(run.grid)
+                    engine = engine_of(grid=run.grid)
                 for tile, block, record in _answers(engine, pending, progress):
                     run.write(tile, block, record)
     run, dataset = on_disk.Store(path), on_disk.open_run(path)
-    dataset.attrs["rechecked"] = run.total("rechecked")
-    return dataset
+    totals: dict[str, float] = {"rechecked": run.total("rechecked")}
+    if refine is not None:
+        totals["evaluated"] = run.total("evaluated") / run.grid.num_cells
+    return dataset.assign_attrs(totals)
 
 
 def check_parameters(name: str, build: Build, axes: Sequence[str], fixed: Sequence[str]) -> None:
@@ -166,8 +183,14 @@ def _processes(path: Path | None, part: Part | None, workers: int | None, schedu
     return _TILES_A_PROCESS * (part[1] if part else workers or _WORKERS_OF_A_SCHEDULER)
 
 
-def _kept(variables: Sequence[str]) -> tuple[str, ...]:
+def _kept(variables: Sequence[str] | None, refine: int | None) -> tuple[str, ...]:
     """The variables asked for, in the order of `VARIABLES`."""
+    if refine is not None and not 1 <= refine <= _MOST_CUT:
+        raise ValueError(f"refine cuts blocks in two 1 to {_MOST_CUT} times; got {refine}")
+    if refine is not None and variables is not None and "margin" in variables:
+        raise ValueError("cells that refinement fills have no margin; leave margin out of the variables, or refine out")
+    if variables is None:
+        return tuple(name for name in VARIABLES if refine is None or name != "margin")
     for unknown in (name for name in variables if name not in VARIABLES):
         raise ValueError(f"there is no variable {unknown!r}; {nearest(unknown, VARIABLES)}")
     if "phase" not in variables:
@@ -212,7 +235,9 @@ def _work(problem: Problem | FiniteProblem) -> int:
     return num if num_actions == 2 else count_bases(num_actions, num)
 
 
-def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:
+def _answers(
+    engine: Engine | Refiner, tiles: list, progress: Progress | None
+) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:
     """Tile after tile with its record; the next one runs on the devices while the caller writes this one."""
     total = engine.grid.num_cells
     done = total - sum(engine.grid.cells_of(tile) for tile in tiles)
@@ -220,28 +245,30 @@ def _answers(engine: Engine, tiles: list, progress: Progress | None) -> Iterator
     for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
         start = time.perf_counter()
         flying = () if following is None else engine.launch(following)
-        block, rechecked = engine.collect(tile, landed)
+        block, record = engine.collect(tile, landed)
         landed = flying
-        yield tile, block, {"rechecked": rechecked, "seconds": round(time.perf_counter() - start, 6)}
+        yield tile, block, record | {"seconds": round(time.perf_counter() - start, 6)}
         done += block["phase"].size
         if progress is not None:
             progress(done, total)
 
 
-def _in_memory(engine: Engine, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:
+def _in_memory(engine: Engine | Refiner, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:
     grid = engine.grid
     about = on_disk.blank(engine.layout.variables(), attributes["actions"])
     arrays = {key: np.empty(grid.shape, dtype) for key, dtype in engine.layout.variables().items()}
-    rechecked = 0
+    totals: Counter[str] = Counter()
     for tile, block, record in _answers(engine, list(grid.tiles()), progress):
         for key, values in block.items():
             arrays[key][grid.region(tile)] = values
-        rechecked += record["rechecked"]
+        totals.update(record)
     return xr.Dataset(
         {key: (tuple(grid.axes), values, about[key][1]) for key, values in arrays.items()},
         coords={
             key: (dimension, values, {"long_name": attributes["meanings"][key]})
             for key, (dimension, values) in grid.coordinates().items()
         },
-        attrs=attributes | {"rechecked": rechecked},
+        attrs=attributes
+        | {"rechecked": int(totals["rechecked"])}
+        | ({"evaluated": totals["evaluated"] / grid.num_cells} if "evaluated" in totals else {}),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from epijax.sweeps.grid import scattered
 from epijax.sweeps.job import nearest
 
-_KEYS = ("model", "output", "dtype", "keep", "fixed", "axes", "together", "random")
+_KEYS = ("model", "output", "dtype", "keep", "refine", "fixed", "axes", "together", "random")
 _RANDOM = ("kind", "num", "seed", "spans")
 
 
@@ -18,12 +18,12 @@ def read_job(path: Path) -> dict[str, Any]:
     """The sweep that a file describes.
 
     A file has a `model`, a built-in one or path/to/file.py:build; and may have `output`, a path for the store; `dtype`;
-    `keep`, a list of variables; and the tables `fixed`, parameter = value; `axes`, parameter = "start:stop:num" or a
-    list; `[[together]]`, parameters that vary together, each a list as long as the others'; and `random`, a design of
-    `kind` "sobol" or "latin_hypercube", with `num`, `seed` and `spans`, parameter = [lower, upper]. Paths in it are
-    seen from the file's folder.
+    `keep`, a list of variables; `refine`, a number; and the tables `fixed`, parameter = value; `axes`, parameter =
+    "start:stop:num" or a list; `[[together]]`, parameters that vary together, each a list as long as the others'; and
+    `random`, a design of `kind` "sobol" or "latin_hypercube", with `num`, `seed` and `spans`, parameter = [lower,
+    upper]. Paths in it are seen from the file's folder.
 
-    **Returns:** those of model, output, dtype, keep, fixed and axes that it gives; axes as `sweep` takes them.
+    **Returns:** those of model, output, dtype, keep, refine, fixed and axes that it gives; axes as `sweep` takes them.
 
     Raises `ValueError` for a file that is none, unknown keys and values that make no axis: each says where.
     """

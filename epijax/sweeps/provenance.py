@@ -29,6 +29,7 @@ def config_of(
     actions: Sequence[str],
     unsafe: Sequence[bool],
     variables: Sequence[str],
+    refine: int | None,
 ) -> dict[str, Any]:
     """What makes two sweeps the same one."""
     return {
@@ -52,6 +53,7 @@ def config_of(
         "actions": list(actions),
         "unsafe": list(unsafe),
         "variables": list(variables),
+        **({} if refine is None else {"refine": refine}),
     }
 
 

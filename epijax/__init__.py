@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from epijax.subjective import Custom as Custom
     from epijax.subjective import Finite as Finite
     from epijax.subjective import GaussianLinear as GaussianLinear
+    from epijax.sweeps import Boundary as Boundary
     from epijax.sweeps import RunError as RunError
+    from epijax.sweeps import boundaries as boundaries
     from epijax.sweeps import scattered as scattered
     from epijax.sweeps import sweep as sweep
     from epijax.tables import tabulate as tabulate
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 # No module bears the name of a public function: importing it would hide the function.
 _ROOMS = {
     "AffineBernoulli": "subjective",
+    "Boundary": "sweeps",
     "Bracket": "many_continuous",
     "Categorical": "subjective",
     "Custom": "subjective",
@@ -56,6 +59,7 @@ _ROOMS = {
     "Status": "solution",
     "beliefs": "evidence",
     "best_fit": "boxes",
+    "boundaries": "sweeps",
     "bracket": "many_continuous",
     "components": "evidence",
     "verify": "evidence",

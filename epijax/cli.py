@@ -92,6 +92,7 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--keep", default=None, metavar="NAME,…", help="Variables to keep, e.g. phase,margin; all by default.")
 @click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Pictures to draw.")
+@click.option("--boundaries", is_flag=True, help="Find the boundaries anew, to 1e-9, and draw these.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def phase_diagram(
     model: str,
@@ -102,6 +103,7 @@ def phase_diagram(
     dtype: str,
     keep: str | None,
     formats: str,
+    boundaries: bool,
     quiet: bool,
 ) -> None:
     """Solve a map of problems and draw it: the dataset, a picture and a table of shares.
@@ -134,7 +136,7 @@ def phase_diagram(
     table = _share_table(phase_counts(dataset))
     (output / f"{stem}.csv").write_text("phase,cells,share\n" + "".join(f"{n},{c},{s:.9g}\n" for n, c, s in table))
     paths = [output / f"{stem}.{suffix}" for suffix in suffixes]
-    _draw(dataset, paths)
+    _draw(dataset, paths, boundaries)
 
     click.echo(_title(dataset))
     _tell(dataset, table, seconds)
@@ -249,14 +251,15 @@ def status(run: Path, verify: bool) -> None:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="fig.png, fig.svg or fig.pdf.")
-def plot(run: Path, output: Path) -> None:
+@click.option("--boundaries", is_flag=True, help="Find the boundaries anew, to 1e-9, and draw these.")
+def plot(run: Path, output: Path, boundaries: bool) -> None:
     """Draw the phase diagram of a stored sweep."""
     _formats(output.suffix.removeprefix("."))
     from epijax.sweeps.store import open_run
 
     dataset = open_run(run)
     _make(output.parent)
-    _draw(dataset, [output])
+    _draw(dataset, [output], boundaries)
     click.echo(str(output))
 
 
@@ -432,10 +435,17 @@ def _make(folder: Path) -> None:
         raise ValueError(f"cannot write to {folder} ({error.strerror}); name another place with -o") from error
 
 
-def _draw(dataset: Any, paths: list[Path]) -> None:
+def _draw(dataset: Any, paths: list[Path], boundaries: bool) -> None:
     from epijax.view.plot import phase_diagram, save
 
-    figure = phase_diagram(dataset)
+    lines = []
+    if boundaries:
+        import epijax as ej
+
+        _, build = _model(dataset.attrs["model"])
+        spans = {key: dataset[key].values[[0, -1]] for key in dataset["phase"].dims if key in dataset.coords}
+        lines = ej.boundaries(build, spans, dataset.attrs["config"]["fixed"])
+    figure = phase_diagram(dataset, lines)
     for path in paths:
         save(figure, str(path))
 

@@ -1,6 +1,7 @@
 """Sweeps: `job` is the verb, `grid` the cells, `engine` the devices, `store` the disk, `provenance` the labels.
 
-`jobfile` is a sweep written down; `cluster` has one done by many processes.
+`jobfile` is a sweep written down; `cluster` has one done by many processes; `refine` solves some cells for all;
+`outlines` are the boundaries as lines.
 """
 
 from epijax.sweeps.engine import VARIABLES as VARIABLES
@@ -9,4 +10,6 @@ from epijax.sweeps.job import check_parameters as check_parameters
 from epijax.sweeps.job import nearest as nearest
 from epijax.sweeps.job import phase_counts as phase_counts
 from epijax.sweeps.job import sweep as sweep
+from epijax.sweeps.outlines import Boundary as Boundary
+from epijax.sweeps.outlines import boundaries as boundaries
 from epijax.sweeps.store import RunError as RunError

@@ -91,12 +91,12 @@ def sweep(
     variables = _kept(variables, refine)
     path = None if store is None else Path(store).absolute()
     processes = _processes(path, part, workers, scheduler)
-    name, build = _named(build)
+    name, build = named(build)
     fixed = dict(fixed or {})
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.coordinates()), list(fixed))
-    problem, unsafe = _corner_problem(build, fixed, grid)
-    at_once = max(64, TILE_CELLS // _work(problem))
+    problem, unsafe = problem_at_corners(build, fixed, grid)
+    at_once = max(64, TILE_CELLS // work_of(problem))
     tile_cells = max(64, min(at_once if refine is None else _FILLED_CELLS, -(-grid.num_cells // processes)))
     side = TILE_SIDE if refine is None else max(1 << refine, int(tile_cells ** (1 / len(grid.axes))))  # no thin strips
     grid = make_grid(axes, tile_cells, side)
@@ -198,7 +198,7 @@ def _kept(variables: Sequence[str] | None, refine: int | None) -> tuple[str, ...
     return tuple(name for name in VARIABLES if name in variables)
 
 
-def _named(build: Build | str) -> tuple[str, Build]:
+def named(build: Build | str) -> tuple[str, Build]:
     if not isinstance(build, str):
         known = [name for name, model in MODELS.items() if model.build is build]
         return (known[0] if known else build.__qualname__), build
@@ -207,7 +207,7 @@ def _named(build: Build | str) -> tuple[str, Build]:
     return build, MODELS[build].build
 
 
-def _corner_problem(
+def problem_at_corners(
     build: Build, fixed: Mapping[str, Any], grid: Grid
 ) -> tuple[Problem | FiniteProblem, tuple[bool, ...]]:
     """The problem at the last corner, after all corners were built and so checked on the host; and what is unsafe."""
@@ -226,7 +226,7 @@ def _corner_problem(
     return problem, problem.unsafe
 
 
-def _work(problem: Problem | FiniteProblem) -> int:
+def work_of(problem: Problem | FiniteProblem) -> int:
     """Roughly how much more a cell takes than one of a closed form, of time and of memory."""
     if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
         return 1 if is_one_parameter(problem.model) else _ITERATED

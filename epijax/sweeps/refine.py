@@ -8,12 +8,42 @@ from typing import Any
 import numpy as np
 
 from epijax.problem import FiniteProblem, Problem
-from epijax.sweeps.engine import Block, Engine, Record
+from epijax.sweeps.engine import VARIABLES, Block, Engine, Record
 from epijax.sweeps.grid import Grid, Tile
 
 _CAUTION = 2.0  # a margin must exceed so many times the change that its neighbours show over a block
 
 _Words = tuple[np.ndarray, ...]
+
+
+class Points:
+    """An engine of single points, of the parameters `names`; other arguments as of an `Engine` and a `Refiner`."""
+
+    def __init__(
+        self,
+        build: Callable[..., Problem | FiniteProblem],
+        fixed: Mapping[str, Any],
+        names: tuple[str, ...],
+        dtype: str,
+        unsafe: tuple[bool, ...],
+        variables: tuple[str, ...],
+        at_once: int,
+    ):
+        self._names, self._at_once = names, at_once
+        self.engine = Engine(build, fixed, self._line(np.zeros((2, len(names)))), dtype, unsafe, variables=variables)
+
+    def __call__(self, points: np.ndarray) -> tuple[Block, Record]:
+        """The answers at points `[n, parameters]`."""
+        engine, pieces, rechecked = self.engine.of(self._line(points)), [], 0
+        for tile in engine.grid.tiles():
+            block, record = engine.collect(tile, engine.launch(tile))
+            pieces.append(block)
+            rechecked += record["rechecked"]
+        whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return whole, {"rechecked": rechecked}
+
+    def _line(self, points: np.ndarray) -> Grid:
+        return Grid({"point": points}, (self._at_once,), {"point": self._names})
 
 
 class Refiner:
@@ -43,9 +73,10 @@ class Refiner:
         self._columns = {
             name: (list(grid.axes).index(dimension), values) for name, (dimension, values) in grid.coordinates().items()
         }
-        self._levels, self._names, self._at_once = levels, variables, at_once
-        self._points = Engine(build, fixed, self._line(np.zeros((2, len(self._columns)))), dtype, unsafe)
-        self.grid, self.devices, self.layout = grid, self._points.devices, self._points.layout.keeping(variables)
+        self._levels, self._names = levels, variables
+        self._points = Points(build, fixed, tuple(self._columns), dtype, unsafe, VARIABLES, at_once)
+        engine = self._points.engine
+        self.grid, self.devices, self.layout = grid, engine.devices, engine.layout.keeping(variables)
 
     def launch(self, tile: Tile) -> tuple:
         """Nothing is launched ahead: which cells are looked at follows from others."""
@@ -119,17 +150,9 @@ class Refiner:
 
     def _look(self, cells: np.ndarray, looked: Record) -> Block:
         """The answers of cells `[n, dims]` of the grid."""
-        grid = self._line(np.stack([values[cells[:, k]] for k, values in self._columns.values()], axis=1))
-        engine, pieces = self._points.of(grid), []
-        for tile in grid.tiles():
-            block, record = engine.collect(tile, engine.launch(tile))
-            pieces.append(block)
-            looked["rechecked"] += record["rechecked"]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-    def _line(self, points: np.ndarray) -> Grid:
-        """Points `[n, parameters]` as a grid of one dimension."""
-        return Grid({"point": points}, (self._at_once,), {"point": tuple(self._columns)})
+        block, record = self._points(np.stack([values[cells[:, k]] for k, values in self._columns.values()], axis=1))
+        looked["rechecked"] += record["rechecked"]
+        return block
 
 
 def _uniform(values: Block, change: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Phase diagrams as vector pictures, from a labelled dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
 from epijax.phases import LEGEND
-from epijax.sweeps import phase_counts
+from epijax.sweeps import Boundary, phase_counts
 
 MOST_CELLS = 2048  # drawn along an axis; finer maps are thinned, keeping the rarest phase of each block
 STYLE: dict[Any, Any] = {
@@ -27,13 +27,14 @@ INK = "#1a1a1a"
 
 
 @rc_context(STYLE)
-def phase_diagram(dataset: xr.Dataset) -> Figure:
+def phase_diagram(dataset: xr.Dataset, boundaries: Sequence[Boundary] = ()) -> Figure:
     """The phases of a two-axis sweep as filled regions with vector boundaries, sharp at any size.
 
     Boundaries run where the margin, interpolated between the cells that differ, is zero, or halfway if it was not kept.
     The legend gives the share of cells of each phase; below it stand the parameters held fixed.
 
-    **Arguments:** `dataset`, with two dimensions, the first drawn to the right, the second up.
+    **Arguments:** `dataset`, with two dimensions, the first drawn to the right, the second up; `boundaries`, those of
+    the same rectangle by `ej.boundaries`, drawn in place of the outlines of cells.
 
     **Returns:** a `Figure`; `savefig` writes PNG, SVG or PDF.
 
@@ -53,7 +54,9 @@ def phase_diagram(dataset: xr.Dataset) -> Figure:
 
     figure = Figure(figsize=(6.0, 3.9), layout="constrained")
     axes = figure.add_subplot()
-    _fill(axes, across, along, codes.T, margins.T, counts)
+    _fill(axes, across, along, codes.T, margins.T, counts, edge=0.0 if boundaries else 0.6)
+    for boundary in boundaries:
+        axes.plot(*boundary.points.T, color=INK, linewidth=0.6, solid_joinstyle="round")
     axes.set(xlim=(across[0], across[-1]), ylim=(along[0], along[-1]), xlabel=_label(dataset, right))
     axes.set(ylabel=_label(dataset, up), title=_title(str(dataset.attrs.get("model", ""))))
     axes.set_box_aspect(1)
@@ -113,7 +116,13 @@ def _thinned(dataset: xr.Dataset, counts: Mapping[int, int]) -> tuple[np.ndarray
 
 
 def _fill(
-    axes: Axes, x: np.ndarray, y: np.ndarray, codes: np.ndarray, margins: np.ndarray, counts: Mapping[int, int]
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    codes: np.ndarray,
+    margins: np.ndarray,
+    counts: Mapping[int, int],
+    edge: float,
 ) -> None:
     """The commonest phase as the ground, every other one as polygons with an edge on top of it."""
     ground, *others = sorted(counts, key=lambda code: -counts[code])
@@ -140,7 +149,7 @@ def _fill(
                     facecolor=entry.colour,
                     edgecolor=INK,
                     hatch=entry.hatch,
-                    linewidth=0.6,
+                    linewidth=edge,
                     joinstyle="round",
                 )
             )

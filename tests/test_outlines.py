@@ -33,6 +33,8 @@ def test_circles_are_closed_and_round():
         assert len(found) == 1
         distances = np.hypot(*(line.points - radii[found[0]]).T)
         np.testing.assert_allclose(distances, found[0], rtol=0, atol=2e-9)
+        between = np.hypot(*((line.points[1:] + line.points[:-1]) / 2 - radii[found[0]]).T)
+        np.testing.assert_allclose(between, found[0], rtol=0, atol=1.1e-6)
 
 
 @pytest.mark.parametrize(

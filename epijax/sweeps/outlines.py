@@ -16,7 +16,8 @@ from epijax.sweeps.provenance import Build
 from epijax.sweeps.refine import Points
 
 _CLOSE = 1e-9  # as shares of the spans: how near to a boundary its points are, and what is one point
-_TIES_CLOSE = 1e-7  # how near lines come to where they meet in ties
+_BETWEEN = 1e-6  # how near between these
+_TIES_CLOSE = 1e-5  # how near lines come at worst to where they meet in ties
 _TIE = next(code for code, name in PHASES.items() if name == "boundary")
 _OFF = 0.381966  # lattice lines start here, as a share of a step: no round number is on them
 _BAND = 0.1  # of an edge: the widest stretch of ties that counts as one boundary
@@ -50,9 +51,9 @@ def boundaries(
 
     Where the phases at the ends of an edge of a lattice differ, halving finds where, in float64. Lattice cells in which
     more than two such points lie are cut in four, down to 1e-9, so that lines meet where phases do. The points are
-    boundaries to 1e-9 of the spans, or the middle of what is a tie within tolerance; between points a line is straight,
-    and where several lines meet in such ties they end some 1e-7 before. What enters and leaves a lattice cell through
-    one edge is not seen.
+    boundaries to 1e-9 of the spans, or the middle of what is a tie within tolerance; between points lines are straight,
+    and right to 1e-6. Where several meet in such ties they end before, 1e-5 at most. What enters and leaves a lattice
+    cell through one edge is not seen.
 
     **Arguments:** `build` and `fixed`, as of `sweep`; `spans`, two parameters -> (lower, upper); `resolution`, lattice
     cells an axis.
@@ -105,6 +106,7 @@ def _segments(phase: Callable, resolution: int) -> tuple[np.ndarray, np.ndarray]
         tied = (codes == _TIE).any(axis=1)
         small = np.ptp(places, axis=1).max(axis=1) <= np.where(tied, _TIES_CLOSE, _CLOSE)
         plain = (crossed.sum(axis=1) == 2) & single.all(axis=1)
+        plain[plain] = _straight(phase, where[plain][crossed[plain]].reshape(-1, 2, 2)) | small[plain]
         ends.append(where[plain][crossed[plain]].reshape(-1, 2, 2))
         sides.append(pairs[plain][crossed[plain]].reshape(-1, 2, 2)[:, 0])
         meeting = small & ~plain & ~tied  # all that is this near is one point
@@ -138,6 +140,15 @@ def _crossings(phase: Callable, edges: np.ndarray, codes: np.ndarray) -> tuple[n
     return start + ((left + entered) / 2)[:, None] * along, tie | (apart * np.abs(along).max(axis=1) <= _CLOSE)
 
 
+def _straight(phase: Callable, ends: np.ndarray) -> np.ndarray:
+    """Whether a boundary passes by the middle of these pieces, as near as lines have to be between their points."""
+    along = ends[:, 1] - ends[:, 0]
+    aside = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
+    middle = ends.mean(axis=1) + _BETWEEN * np.stack([aside, -aside])
+    one, other = phase(np.clip(middle, 0, 1)) if len(ends) else np.zeros((2, 0))
+    return (one != other) | (np.linalg.norm(along, axis=1) < _BETWEEN)
+
+
 def _quartered(phase: Callable, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = places[:, 0], places[:, 3]
     ticks = np.stack([low, (low + high) / 2, high], axis=1)  # [cells, 3, 2]
@@ -169,6 +180,6 @@ def _joined(ends: np.ndarray, sides: np.ndarray) -> list[tuple[tuple[int, int], 
                     following = next_to[path[-1]].pop()
                     next_to[following].remove(path[-1])
                     path.append(following)
-                if np.ptp(flat[path], axis=0).max() > 10 * _TIES_CLOSE:  # no crumbs where lines meet in ties
+                if np.ptp(flat[path], axis=0).max() > 2 * _TIES_CLOSE:  # no crumbs where lines meet in ties
                     lines.append(((int(pair[0]), int(pair[1])), flat[path]))
     return lines

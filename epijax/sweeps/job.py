@@ -5,6 +5,7 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -124,8 +125,14 @@ def sweep(
             elif pending:
                 if engine is None or engine.grid.tile != run.grid.tile:
                     engine = engine_of(grid=run.grid)
-                for tile, block, record in _answers(engine, pending, progress):
-                    run.write(tile, block, record)
+                with ThreadPoolExecutor(1) as writer:  # one tile is written while the next is read from the devices
+                    written: Future | None = None
+                    for answer in _answers(engine, pending, progress):
+                        if written is not None:
+                            written.result()
+                        written = writer.submit(run.write, *answer)
+                    if written is not None:
+                        written.result()
     run, dataset = on_disk.Store(path), on_disk.open_run(path)
     totals: dict[str, float] = {"rechecked": run.total("rechecked")}
     if refine is not None:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ class Store:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         mark = {"config_sha256": self._digest, "host": socket.gethostname(), "finished": time.time(), **record}
         try:
-            for name, values in block.items():
-                self._arrays[name][self.grid.region(tile)] = values
+            with ThreadPoolExecutor() as pool:  # compressors let go of the interpreter
+                region = self.grid.region(tile)
+                list(pool.map(lambda name: self._arrays[name].__setitem__(region, block[name]), block))
             with open(partial, "w") as file:
                 json.dump(mark, file)
                 file.flush()

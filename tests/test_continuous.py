@@ -130,7 +130,7 @@ def test_one_parameter_as_logits_is_the_closed_path(solve):
     np.testing.assert_allclose(found.mixed[clear, 0], closed.mixed[clear, 0], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["bernoulli", "categorical", "gaussian"])
+@pytest.mark.parametrize("family", ["bernoulli", pytest.param("categorical", marks=pytest.mark.slow), "gaussian"])
 def test_grids_tend_to_the_box(solve, family):
     """Away from ties finer grids agree more often, and mixed equilibria differ by the order of the grid's step.
 

@@ -28,8 +28,9 @@ def islands(x, y):
     """Action 0 is the best one on three discs, the smallest a fifth of the lattice's step across."""
     gain = jnp.maximum(0.012**2 - (x - 0.52) ** 2 - (y - 0.31) ** 2, 0.02**2 - (x - 0.2) ** 2 - (y - 0.77) ** 2)
     gain = jnp.maximum(gain, 0.1**2 - (x - 0.75) ** 2 - (y - 0.75) ** 2)
-    tables = jnp.array([[gain, gain], [0.0, 0.0], [-1.0, -1.0]]), jnp.zeros((3, 2))
-    return ej.FiniteProblem(*tables, unsafe=(True, False, False))
+    return ej.FiniteProblem(
+        jnp.stack([1 + gain, jnp.ones_like(gain)])[:, None], jnp.zeros((2, 1)), unsafe=(True, False)
+    )
 
 
 def test_islands_that_no_corner_hits_are_found():

@@ -143,6 +143,7 @@ class Engine:
         self._rows = min(share, max(1, _BLOCK_CELLS // others)) if on_cpu else share
         self._padded = -(-share // self._rows) * self._rows * len(self.devices)
         self._placed: dict[tuple[int, int], jax.Array] = {}
+        self._blocks: list[Block] = []
         self._spare: list[tuple[jax.Array, ...]] = []  # words that were read: the kernel writes the next ones over them
 
         with jax.enable_x64(dtype == "float64"):
@@ -175,6 +176,10 @@ class Engine:
     def reuse(self, words: tuple[jax.Array, ...]) -> None:
         """Gives back the words of a launched tile that nobody needs any more."""
         self._spare.append(words)
+
+    def recycle(self, block: Block) -> None:
+        """Gives back a block that nobody needs any more: memory that is there is quicker to fill than new one."""
+        self._blocks.append({name: values.base for name, values in block.items() if values.base is not None})
 
     def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, Record]:
         """The answers of a launched tile, and how many of its cells were solved again in float64 (`rechecked`)."""
@@ -240,7 +245,9 @@ class Engine:
 
         Unpacked in pieces, by several threads: NumPy lets go of the interpreter.
         """
-        block = {name: np.empty(shape, dtype) for name, dtype in self.layout.variables().items()}
+        whole = self._blocks.pop() if self._blocks else {}
+        whole = whole or {name: np.empty(self.grid.tile, dtype) for name, dtype in self.layout.variables().items()}
+        block = {name: values[tuple(slice(0, n) for n in shape)] for name, values in whole.items()}
         front = {name: np.moveaxis(values, self._split, 0) for name, values in block.items()}  # as the words are
         sides = next(iter(front.values())).shape
         step = max(1, _READ_CELLS // prod(sides[1:]))

@@ -127,10 +127,10 @@ def sweep(
                     engine = engine_of(grid=run.grid)
                 with ThreadPoolExecutor(1) as writer:  # one tile is written while the next is read from the devices
                     written: Future | None = None
-                    for answer in _answers(engine, pending, progress):
+                    for tile, block, record in _answers(engine, pending, progress):
                         if written is not None:
-                            written.result()
-                        written = writer.submit(run.write, *answer)
+                            engine.recycle(written.result())
+                        written = writer.submit(run.write, tile, block, record)
                     if written is not None:
                         written.result()
     run, dataset = on_disk.Store(path), on_disk.open_run(path)
@@ -268,6 +268,7 @@ def _in_memory(engine: Engine | Refiner, attributes: dict[str, Any], progress: P
     for tile, block, record in _answers(engine, list(grid.tiles()), progress):
         for key, values in block.items():
             arrays[key][grid.region(tile)] = values
+        engine.recycle(block)
         totals.update(record)
     return xr.Dataset(
         {key: (tuple(grid.axes), values, about[key][1]) for key, values in arrays.items()},

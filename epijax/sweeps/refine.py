@@ -82,6 +82,9 @@ class Refiner:
         """Nothing is launched ahead: which cells are looked at follows from others."""
         return ()
 
+    def recycle(self, block: Block) -> None:
+        """Takes nothing back: blocks are made anew."""
+
     def collect(self, tile: Tile, words: tuple) -> tuple[Block, Record]:
         """The answers of a tile, and how many cells were looked at (`evaluated`), and solved again in float64."""
         region = self.grid.region(tile)

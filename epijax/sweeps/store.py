@@ -88,8 +88,8 @@ class Store:
         k, n = part or (1, 1)
         return [tile for tile in islice(self.grid.tiles(), k - 1, None, n) if self.mark(tile) is None]
 
-    def write(self, tile: Tile, block: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-        """Writes a tile, then its marker with `record`.
+    def write(self, tile: Tile, block: dict[str, np.ndarray], record: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Writes a tile, then its marker with `record`, and gives the block back.
 
         Raises `RunError` where that cannot be written.
         """
@@ -105,6 +105,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            return block
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise _unwritten(self.path, error) from error

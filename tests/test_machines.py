@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed
 import jax
 import numpy as np
 import psutil
@@ -35,7 +36,40 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return int(ended.value.code or 0), *capsys.readouterr()
 
 
-# Many processes
+# Many processes: all of them end with the bytes of `whole`, which eight devices made
+
+
+def test_one_device_makes_the_whole(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda **_: jax.devices()[:1])
+    alone = ej.sweep("sycophancy", AXES)
+    assert alone.attrs["device"] != whole.attrs["device"]
+    assert_same(alone, whole)
+
+
+def test_pmap_makes_the_whole(whole):
+    agree, honest = (np.resize(axis.ravel(), 6936) for axis in np.meshgrid(*AXES.values(), indexing="ij"))  # 8 x 867
+    problems = jax.vmap(ej.models.sycophancy)(agree, honest)
+    solutions = jax.pmap(jax.vmap(ej.solve))(jax.tree.map(lambda leaf: leaf.reshape(8, 867, *leaf.shape[1:]), problems))
+    answers = {
+        "phase": ej.phase(solutions, problems.unsafe),
+        "rationalizable": solutions.rationalizable_bits,
+        "pure": solutions.pure_bits,
+    }
+    for name, values in answers.items():
+        kept = np.asarray(values).ravel()[: whole[name].size]
+        assert kept.astype(np.uint8).tobytes() == whole[name].values.tobytes(), name
+
+
+def test_an_interrupted_sweep_gone_on_with_makes_the_whole(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr(job, "TILE_SIDE", 32)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            ej.sweep("sycophancy", AXES, store=tmp_path / "run.zarr", progress=stop)
+    assert_same(ej.sweep("sycophancy", AXES, store=tmp_path / "run.zarr"), whole)
 
 
 def test_parts_make_the_whole(tmp_path, whole):
@@ -82,6 +116,16 @@ def test_a_scheduler_that_does_not_answer_is_an_error(capsys, tmp_path, monkeypa
     assert code == 1
     assert err.strip().splitlines()[-1].startswith("epijax: no Dask scheduler answers at tcp://127.0.0.1:9; start one")
     assert not store.exists()
+
+
+def test_a_scheduler_without_workers_is_not_waited_for_without_end(tmp_path, whole, monkeypatch):
+    monkeypatch.setattr("epijax.sweeps.cluster._ALONE", 1.0)
+    monkeypatch.setattr("epijax.sweeps.cluster._COUNTED_EVERY", 0.2)
+    store = tmp_path / "run.zarr"
+    nobody = distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None)
+    with nobody, pytest.raises(ej.RunError, match="no worker for 1 s; start some by `dask worker`; what is finished"):
+        ej.sweep("sycophancy", AXES, store=store, scheduler=nobody.scheduler_address)
+    assert_same(ej.sweep("sycophancy", AXES, store=store), whole)
 
 
 @pytest.mark.parametrize(

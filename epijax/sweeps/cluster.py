@@ -14,7 +14,9 @@ from epijax.sweeps.refine import Refiner
 from epijax.sweeps.store import RunError, Store
 
 _LOOKED_EVERY = 0.1  # seconds
+_COUNTED_EVERY = 2.0
 _SILENCE = 10.0  # seconds without a scheduler until it counts as gone
+_ALONE = 60.0  # seconds without a worker until there will be none
 _GO_ON = "what is finished is kept, and the same command does the rest"
 _one_at_a_time = Lock()  # an engine is for one thread
 
@@ -32,14 +34,15 @@ def client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         raise ValueError("workers need Dask; install it by pip install 'epijax[dask]'") from error
     local = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     options: dict[str, Any] = {} if scheduler else local | {"env": {"JAX_NUM_CPU_DEVICES": "1"}}
-    try:
-        # a worker that is killed, for want of memory say, is started again; its tile is not to blame at once
-        with dask.config.set({"distributed.scheduler.allowed-failures": 100}):
+    # a worker that is killed, for want of memory say, is started again soon; its tile is not to blame at once
+    patience = {"distributed.scheduler.allowed-failures": 100, "distributed.deploy.lost-worker-timeout": "5s"}
+    with dask.config.set(patience):
+        try:
             made = distributed.Client(scheduler, timeout=_SILENCE, set_as_default=False, **options)
-    except (OSError, ValueError) as error:
-        raise RunError(f"no Dask scheduler answers at {scheduler}; start one by `dask scheduler`") from error
-    with made:
-        yield made
+        except (OSError, ValueError) as error:
+            raise RunError(f"no Dask scheduler answers at {scheduler}; start one by `dask scheduler`") from error
+        with made:
+            yield made
 
 
 def solve(
@@ -92,14 +95,21 @@ def _wait(client: Any, flying: dict, run: Store, progress: Callable[[int, int], 
     """Until none is left; raises where one failed, or nobody answers."""
     total = run.grid.num_cells
     done = total - sum(run.grid.cells_of(tile) for tile in run.pending())
-    heard = time.monotonic()
+    heard = worked = counted = time.monotonic()
     while flying:
         time.sleep(_LOOKED_EVERY)
         if client.status == "running":
             heard = time.monotonic()
+            if heard >= counted + _COUNTED_EVERY:
+                counted = heard
+                worked = heard if _has_workers(client) else worked
+                if client.cluster is not None:  # a worker killed while it started is not started again by itself
+                    client.cluster.scale(len(client.cluster.worker_spec))
         gone = any(future.status == "cancelled" for future in flying)  # "lost" with its worker is solved by another
         if gone or time.monotonic() - heard > _SILENCE:
             raise RunError(f"the Dask scheduler is gone; {_GO_ON}")
+        if time.monotonic() - worked > _ALONE:
+            raise RunError(f"Dask has had no worker for {_ALONE:.0f} s; start some by `dask worker`; {_GO_ON}")
         for future in [future for future in flying if future.status in ("finished", "error")]:
             if future.status == "error":
                 error = future.exception()
@@ -107,3 +117,10 @@ def _wait(client: Any, flying: dict, run: Store, progress: Callable[[int, int], 
             done += run.grid.cells_of(flying.pop(future))
             if progress is not None:
                 progress(done, total)
+
+
+def _has_workers(client: Any) -> bool:
+    try:
+        return bool(client.scheduler_info()["workers"])
+    except OSError:  # no scheduler to ask: that is noticed elsewhere
+        return False

@@ -29,6 +29,7 @@ LEGEND = {
 }
 PHASES = {code: entry.name for code, entry in LEGEND.items()}
 NOT_COMPUTED = 252
+NO_PHASE = 5  # the least `phase_index` that is none
 
 
 def phase(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:

@@ -6,7 +6,6 @@ compute everything once for each.
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from epijax.phases import NOT_COMPUTED, code_of, phase_index
+from epijax.phases import NO_PHASE, NOT_COMPUTED, code_of, phase_index
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution
 from epijax.solver import solve
@@ -30,7 +29,8 @@ Record = dict[str, int]  # what there is to say of how a tile was answered
 VARIABLES = ("phase", "rationalizable", "pure", "num_mixed", "margin")
 _RECHECKED_AT_ONCE = 4096
 _BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
-_READ_CELLS = 1 << 21  # unpacked at a time by one thread
+_ROWS_A_DEVICE = 64
+_UNPACKED_CELLS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ class Layout:
 
     def variables(self) -> dict[str, np.dtype]:
         """The variables of a dataset and their dtypes."""
-        return {name: values.dtype for name, values in self.unpack((np.zeros(0, np.uint32),) * 2).items()}
+        sets, counts = np.min_scalar_type((1 << self.num_actions) - 1), np.min_scalar_type(self.max_mixed)
+        kinds = (np.dtype(np.uint8), sets, sets, counts, np.dtype(np.float32))
+        return {name: kind for name, kind in zip(VARIABLES, kinds, strict=True) if name in self.names}
 
     def pack(self, solution: Solution, unsafe: tuple[bool, ...]) -> tuple[jax.Array, ...]:
         code = phase_index(solution, unsafe)
@@ -80,22 +82,21 @@ class Layout:
         margin = jax.lax.bitcast_convert_type(solution.margin.astype(jnp.float32), jnp.uint32)
         return ((margin & jnp.uint32(0xFFFFFF00)) | code,) if self.one_word else (code, margin)
 
-    def unpack(self, words: tuple[np.ndarray, ...]) -> Block:
-        code = words[0].astype(self.code_dtype, copy=False)
-        actions = self.code_dtype.type((1 << self.num_actions) - 1)
-        sets, counts = np.min_scalar_type(actions), np.min_scalar_type(self.max_mixed)
-
-        def margin() -> np.ndarray:
-            return ((words[0] & np.uint32(0xFFFFFF00)) if self.one_word else words[1].copy()).view(np.float32)
-
-        ways = {
-            "phase": lambda: code_of((code & 7).astype(np.uint8, copy=False)),
-            "rationalizable": lambda: ((code >> 3) & actions).astype(sets, copy=False),
-            "pure": lambda: ((code >> (3 + self.num_actions)) & actions).astype(sets, copy=False),
-            "num_mixed": lambda: (code >> (3 + 2 * self.num_actions)).astype(counts, copy=False),
-            "margin": margin,
-        }
-        return {name: ways[name]() for name in self.names}
+    def unpack(self, words: tuple[np.ndarray, ...], block: Block | None = None) -> Block:
+        """The variables in such words, written into `block` where one is given."""
+        block = block or {name: np.empty(words[0].shape, kind) for name, kind in self.variables().items()}
+        code, n = words[0].astype(self.code_dtype, copy=False), self.num_actions
+        first = {"phase": 0, "rationalizable": 3, "pure": 3 + n, "num_mixed": 3 + 2 * n}
+        width = {"phase": 3, "rationalizable": n, "pure": n, "num_mixed": self.max_mixed.bit_length()}
+        for name in (name for name in self.names if name != "margin"):
+            shifted = code >> first[name] if first[name] else code
+            np.bitwise_and(shifted, self.code_dtype.type((1 << width[name]) - 1), out=block[name], casting="unsafe")
+        none = _where(block["phase"] >= NO_PHASE)
+        block["phase"][none] = code_of(block["phase"][none])
+        if self.margin_kept:
+            kept = np.uint32(0xFFFFFF00 if self.one_word else 0xFFFFFFFF)
+            np.bitwise_and(words[-1], kept, out=block["margin"].view(np.uint32))
+        return block
 
 
 class Engine:
@@ -134,9 +135,12 @@ class Engine:
             return self.layout.pack(solution, unsafe)
 
         self._cell = cell
-        self._recheck = None
-        # The longest side of a tile is shared out among devices, and on a CPU taken in blocks that stay in the cache.
-        self._split = int(np.argmax(grid.tile))
+        self.compile_seconds = 0.0
+        self._rechecked_at_once = min(_RECHECKED_AT_ONCE, prod(grid.tile))  # tiles are small where a cell is much work
+        # A side of the tile is shared out among devices, and on a CPU taken in blocks that stay in the cache: the first
+        # that is long enough, since what comes before it has to be transposed, or else the longest.
+        long_enough = (i for i, side in enumerate(grid.tile) if side >= _ROWS_A_DEVICE * len(self.devices))
+        self._split = next(long_enough, int(np.argmax(grid.tile)))
         others = prod(grid.tile) // grid.tile[self._split]
         share = -(-grid.tile[self._split] // len(self.devices))
         on_cpu = self.devices[0].platform == "cpu"
@@ -152,9 +156,17 @@ class Engine:
     @cached_property
     def _solve(self) -> Any:
         with jax.enable_x64(self.dtype == "float64"):
-            start = time.perf_counter()
-            compiled = self.program.lower(*self.shapes).compile()
-            self.compile_seconds = time.perf_counter() - start
+            return self._compiled(self.program, *self.shapes)
+
+    @cached_property
+    def _recheck(self) -> Any:
+        points = [(self._rechecked_at_once, *values.shape[1:]) for values in self.grid.axes.values()]
+        return self._compiled(jax.jit(jax.vmap(self._cell)), *(jax.ShapeDtypeStruct(p, "float64") for p in points))
+
+    def _compiled(self, program: Any, *shapes: jax.ShapeDtypeStruct) -> Any:
+        start = time.perf_counter()
+        compiled = program.lower(*shapes).compile()
+        self.compile_seconds += time.perf_counter() - start
         return compiled
 
     def of(self, grid: Grid) -> "Engine":
@@ -184,15 +196,14 @@ class Engine:
     def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, Record]:
         """The answers of a launched tile, and how many of its cells were solved again in float64 (`rechecked`)."""
         region = self.grid.region(tile)
-        block, undecided = self._read(words, [part.stop - part.start for part in region])
+        block, where = self._read(words, [part.stop - part.start for part in region])
         self.reuse(words)
-        if self.dtype == "float64" or not undecided.size:
+        if self.dtype == "float64" or not where[0].size:
             return block, {"rechecked": 0}
-        where = tuple(undecided.T)
         values = [axis[part][index] for axis, part, index in zip(self.grid.axes.values(), region, where, strict=True)]
         for name, again in self.layout.unpack(self._in_float64(values)).items():
             block[name][where] = again
-        return block, {"rechecked": len(undecided)}
+        return block, {"rechecked": len(where[0])}
 
     def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
         """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""
@@ -240,39 +251,31 @@ class Engine:
         ]
         return jax.jit(mapped, donate_argnums=range(len(kinds)), compiler_options=options), shapes
 
-    def _read(self, words: tuple[jax.Array, ...], shape: list[int]) -> tuple[Block, np.ndarray]:
-        """The variables of the cells inside the grid, and the indices of the undecided ones, `[n, dims]`.
+    def _read(self, words: tuple[jax.Array, ...], shape: list[int]) -> tuple[Block, tuple[np.ndarray, ...]]:
+        """The variables of the cells inside the grid, and the indices of the undecided ones, `[n]` a dimension.
 
-        Unpacked in pieces, by several threads: NumPy lets go of the interpreter.
+        Unpacked in pieces that stay in a core's cache; by one thread, since several would wait for the interpreter.
         """
         whole = self._blocks.pop() if self._blocks else {}
         whole = whole or {name: np.empty(self.grid.tile, dtype) for name, dtype in self.layout.variables().items()}
         block = {name: values[tuple(slice(0, n) for n in shape)] for name, values in whole.items()}
         front = {name: np.moveaxis(values, self._split, 0) for name, values in block.items()}  # as the words are
-        sides = next(iter(front.values())).shape
-        step = max(1, _READ_CELLS // prod(sides[1:]))
-
-        def unpack(first: int, host: list[np.ndarray]) -> np.ndarray:
-            inside = tuple(slice(0, n) for n in sides[1:])
-            answers = self.layout.unpack(tuple(word[:, *inside] for word in host))
-            for name, values in answers.items():
-                front[name][first : first + len(values)] = values
-            if answers["phase"].max() <= NOT_COMPUTED:
-                return np.zeros((0, len(sides)), int)
-            undecided = np.argwhere(np.moveaxis(answers["phase"] > NOT_COMPUTED, 0, self._split))
-            undecided[:, self._split] += first
-            return undecided
-
-        starts, hosts = [], []
+        sides = front["phase"].shape
+        step = max(1, _UNPACKED_CELLS // prod(sides[1:]))
+        inside = tuple(slice(0, n) for n in sides[1:])
+        undecided = []
         for shards in zip(*(word.addressable_shards for word in words), strict=True):
             first, host = shards[0].index[0].start or 0, [np.asarray(shard.data) for shard in shards]
-            for start in range(0, min(len(host[0]), sides[0] - first), step):
-                stop = min(start + step, sides[0] - first)
-                starts.append(first + start)
-                hosts.append([word[start:stop] for word in host])
-        with ThreadPoolExecutor() as pool:
-            undecided = np.concatenate(list(pool.map(unpack, starts, hosts)))
-        return block, undecided
+            last = min(len(host[0]), sides[0] - first)
+            for start in range(0, last, step):
+                stop = min(start + step, last)
+                some = tuple(word[start:stop, *inside] for word in host)
+                there = {name: values[first + start : first + stop] for name, values in front.items()}
+                found = _where(self.layout.unpack(some, there)["phase"] > NOT_COMPUTED)
+                undecided.append((found[0] + first + start, *found[1:]))
+        front_first = [np.concatenate(indices) for indices in zip(*undecided, strict=True)]
+        front_first.insert(self._split, front_first.pop(0))
+        return block, tuple(front_first)
 
     def _blank(self) -> list[jax.Array]:
         return [jnp.zeros(s.shape, s.dtype, device=s.sharding) for s in self.shapes[: -len(self.grid.axes)]]
@@ -290,10 +293,8 @@ class Engine:
     def _in_float64(self, values: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The packed answers of single cells, in float64 on the CPU."""
         count = len(values[0])
-        at_once = min(_RECHECKED_AT_ONCE, prod(self.grid.tile))  # tiles are small where a cell is much work
+        at_once = self._rechecked_at_once
         with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-            if self._recheck is None:
-                self._recheck = jax.jit(jax.vmap(self._cell))
             answers = []
             for start in range(0, count, at_once):
                 some = [v[start : start + at_once] for v in values]
@@ -305,3 +306,8 @@ class Engine:
 def _repeated(values: np.ndarray, count: int) -> np.ndarray:
     """So many rows, the last one repeated."""
     return np.pad(values, [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")
+
+
+def _where(holds: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The indices at which it holds; found in one row, which is much the quickest where they are few."""
+    return np.unravel_index(np.flatnonzero(holds), holds.shape)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,17 @@ def nearest(unknown: str, known: Iterable[str]) -> str:
 
 
 def phase_counts(dataset: xr.Dataset) -> dict[int, int]:
-    """How many cells have each phase code, read band by band."""
+    """How many cells have each phase code, read block by block: the chunks of a store, bands of what is in memory."""
     phase = dataset["phase"]
-    rows = max(1, (1 << 24) // max(1, phase[0].size))
+    sides = phase.encoding.get("chunks") or (max(1, (1 << 24) // max(1, phase[0].size)), *phase.shape[1:])
     counts = dict.fromkeys(PHASES, 0)
-    for start in range(0, phase.shape[0], rows):
-        band = phase[start : start + rows].values
+    for corner in product(*(range(0, n, side) for n, side in zip(phase.shape, sides, strict=True))):
+        block = phase[tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))].values
+        left = block.size
         for code in counts:
-            counts[code] += int(np.count_nonzero(band == code))
+            if left:  # most blocks hold few of the phases
+                counts[code] += (found := int(np.count_nonzero(block == code)))
+                left -= found
     return {code: count for code, count in counts.items() if count}
 
 

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from epijax import models as models
+    from epijax import priors as priors
     from epijax.boxes import best_fit as best_fit
     from epijax.environment import Environment as Environment
     from epijax.environment import GaussianEnvironment as GaussianEnvironment
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
     from epijax.evidence import witness as witness
     from epijax.files import read_problem as read_problem
     from epijax.files import read_tables as read_tables
+    from epijax.learning import Limit as Limit
+    from epijax.learning import basin as basin
+    from epijax.learning import limits as limits
+    from epijax.learning import posterior as posterior
+    from epijax.learning import simulate as simulate
     from epijax.many_continuous import Bracket as Bracket
     from epijax.many_continuous import bracket as bracket
+    from epijax.mean_field import Rest as Rest
+    from epijax.mean_field import flow as flow
+    from epijax.mean_field import rest_points as rest_points
     from epijax.phases import PHASES as PHASES
     from epijax.phases import phase as phase
     from epijax.problem import FiniteProblem as FiniteProblem
@@ -64,6 +73,15 @@ _ROOMS = {
     "components": "evidence",
     "verify": "evidence",
     "witness": "evidence",
+    "Limit": "learning",
+    "Rest": "mean_field",
+    "flow": "mean_field",
+    "rest_points": "mean_field",
+    "basin": "learning",
+    "limits": "learning",
+    "posterior": "learning",
+    "priors": "",
+    "simulate": "learning",
     "kl_divergence": "projection",
     "models": "",
     "phase": "phases",

@@ -29,6 +29,21 @@ def divergences(
     return kl_divergence(environment.outcome_probs, jnp.exp(log_probs), log_probs)
 
 
+def log_likelihoods(
+    environment: Environment | GaussianEnvironment, model: BoxModel, theta: Float[Array, "D"]
+) -> Float[Array, "A M"]:
+    """What a unit of each statistic adds to ln Q_θ, nats, up to what no θ changes: `[A, M]`.
+
+    Where outcomes are discrete, ln Q_θ(y|x) for each outcome. Where they are real: for a play of the action, and for
+    what came beyond the true mean.
+    """
+    if isinstance(model, GaussianLinear):
+        assert isinstance(environment, GaussianEnvironment)
+        beyond = (model.predict(theta) - environment.mean) / model.noise_std**2
+        return jnp.stack([-(beyond**2) * model.noise_std**2 / 2, beyond], axis=1)
+    return jnp.log(model.probs(theta)) if isinstance(model, AffineBernoulli) else model.log_probs(theta)
+
+
 def kl_divergence(
     true_probs: Numbers, model_probs: Numbers, log_model_probs: Numbers | None = None
 ) -> Float[Array, "..."]:

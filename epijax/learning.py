@@ -1,0 +1,520 @@
+"""Learning: what myopic Bayesians come to do, and how often a prior leads to unsafe play (theory §7).
+
+Learners are laid out last: a round is one fused pass over parameters for hundreds of them at a time. What a learner
+draws in a round follows from its number and the round alone, so nothing depends on tiles, devices or order.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt
+from scipy.special import betaincinv
+
+from epijax.environment import GaussianEnvironment, Numbers, as_float, is_concrete
+from epijax.problem import FiniteProblem, Problem
+from epijax.projection import log_likelihoods
+from epijax.response import utilities
+from epijax.solution import tolerance_of
+from epijax.subjective import Finite
+from epijax.tables import parameter_grid
+
+_BLOCK = 1 << 14  # learners × parameters at a time on a core, so that they stay in its cache
+_IMPOSSIBLE, _REFUTED = -1e28, -1e15  # a log weight that stands for −∞, counts of it being finite; and what is below it
+_TRACE = 1e-12  # what discounting leaves of evidence at least, so that what was refuted stays so
+_MOST_ROUNDS = 1 << 30
+_EXPLORES = np.uint32(1 << 31)  # set in the counters of draws that explore
+
+
+class Trajectories(eqx.Module):
+    """What learners did up to each checkpoint. Letters: L learners, C checkpoints, A actions, M statistics an action.
+
+    - `rounds`: `[C]`, the checkpoints: so many rounds were played.
+    - `plays`: `[L, C, A]`, how often each action was played.
+    - `choices`: `[L, C, A]`, how often it was chosen; other than `plays` only where learners explore.
+    - `switches`: `[L, C]`, how often a choice was not that of the round before.
+    - `longest`: `[L, C]`, the longest run of one choice since the checkpoint before.
+    - `choice`: `[L, C]`, the choice of the last round.
+    - `statistics`: `[L, C, A, M]`, all that the posterior depends on: for each action how often each outcome came, or,
+      where outcomes are real, how often it was played and the sum of what came beyond the true mean. `posterior` makes
+      beliefs of them.
+    - `refuted`: `[L]`, the round after which no parameter was possible any more, 0 if there was none such. What such a
+      learner did from there on means nothing.
+    """
+
+    rounds: Int[Array, "C"]
+    plays: Int[Array, "L C A"]
+    choices: Int[Array, "L C A"]
+    switches: Int[Array, "L C"]
+    longest: Int[Array, "L C"]
+    choice: Int[Array, "L C"]
+    statistics: Float[Array, "L C A M"]
+    refuted: Int[Array, "L"]
+
+    @property
+    def frequencies(self) -> Float[Array, "L C A"]:
+        """The share of each action in all rounds so far."""
+        return self.plays / self.rounds[:, None].astype(self.statistics.dtype)
+
+    @property
+    def recent(self) -> Float[Array, "L C A"]:
+        """The share of each action in the rounds since the checkpoint before."""
+        since = jnp.diff(self.rounds, prepend=0)[:, None].astype(self.statistics.dtype)
+        return jnp.diff(self.plays, axis=1, prepend=0) / since
+
+
+class Tables(eqx.Module):
+    """A problem as a learner on K parameters sees it.
+
+    - `evidence`: `[A, M, K]`, what a unit of each statistic adds to the log weight of each parameter, nats.
+    - `utility`: `[A, K]`, payoff units.
+    - `outcomes`: `[A, M]`, the cumulative probabilities of outcomes; where these are real, `[A, 1]`, their deviation.
+    """
+
+    evidence: Float[Array, "A M K"]
+    utility: Float[Array, "A K"]
+    outcomes: Float[Array, "A Y"]
+    exploration: Float[Array, ""] | float
+    real: bool = eqx.field(static=True)
+
+
+def simulate(
+    problem: Problem | FiniteProblem,
+    log_prior: Numbers,
+    key: Array,
+    rounds: int,
+    learners: int = 1,
+    *,
+    parameters: Numbers | None = None,
+    checkpoints: Sequence[int] | None = None,
+    temperature: float = 0.0,
+    discount: float = 1.0,
+    window: int | None = None,
+) -> Trajectories:
+    """Myopic Bayesians in a problem: x_t ∈ F(μ_{t−1}), y_t ~ Q(·|x_t), μ_t ∝ μ_{t−1} Q_θ(y_t|x_t) (theory §7).
+
+    The posterior is exact, in logarithms, from counts of what was seen. Of actions that pay the same within tolerance
+    the first is chosen. With the problem's exploration ε, a round in ε is played uniformly at random instead.
+
+    **Arguments:**
+
+    - `problem`: any family; a box of beliefs is a grid of as many points a dimension as `log_prior` has room for.
+    - `log_prior`: `[K]`, or `[L, K]` for learners that differ; need not be normalised, −∞ outside the support.
+      `ej.priors` makes them.
+    - `key`: of `jax.random.key` or `PRNGKey`, threefry.
+    - `rounds`, `learners`: how many. The i-th learner draws the same however many there are.
+    - `parameters`: `[K, D]`, a list of θ in place of the grid.
+    - `checkpoints`: increasing numbers of rounds at which to look, the last one `rounds`; by default `rounds` halved
+      down to one, which is what `limits` needs.
+    - `temperature`: τ of a logit choice, P(x) ∝ exp(E_μ U(x)/τ), in payoff units; 0 for best responses.
+    - `discount`: what evidence keeps of its weight each round; `window`: how many rounds are remembered. The prior is
+      never forgotten. One of the two at most.
+
+    **Returns:** the `Trajectories`; memory does not grow with `rounds`.
+
+    Raises `ValueError` for numbers out of range, a prior that is none or does not fit, and tables without outcomes.
+    """
+    log_prior = as_float(log_prior)
+    tables = tables_of(problem, log_prior.shape[-1] if log_prior.ndim else 0, parameters)
+    if log_prior.shape not in ((tables.utility.shape[1],), (learners, tables.utility.shape[1])):
+        raise ValueError(f"log_prior must be [parameters] or [learners, parameters]; got {log_prior.shape}")
+    if is_concrete(log_prior):
+        check_prior(np.atleast_2d(np.asarray(log_prior)))
+    stops = _halved(rounds) if checkpoints is None else np.asarray(checkpoints)
+    if not 1 <= rounds <= _MOST_ROUNDS or learners < 1:
+        raise ValueError(f"there must be 1 to {_MOST_ROUNDS} rounds and 1 learner or more; got {rounds} and {learners}")
+    if stops.ndim != 1 or not stops.size or stops[0] < 1 or (np.diff(stops) <= 0).any() or stops[-1] != rounds:
+        raise ValueError(f"checkpoints must increase from 1 or more to the number of rounds, {rounds}; got {stops}")
+    if not 0 <= temperature < np.inf or not 0 < discount <= 1 or (window is not None and window < 1):
+        raise ValueError(
+            f"temperature must not be negative, discount in (0, 1] and window 1 or more; got {temperature}, {discount} "
+            f"and {window}"
+        )
+    if discount < 1 and window is not None:
+        raise ValueError("discount and window are two ways to forget; choose one")
+    words = jax.random.key_data(key)
+    if words.shape != (2,):
+        raise ValueError(f"key must be one threefry key, as of jax.random.key(0); got words of shape {words.shape}")
+    habits = (float(temperature), float(discount), window)
+    return _simulate(tables, log_prior.T, words, jnp.asarray(stops, jnp.int32), learners, habits)
+
+
+def posterior(
+    problem: Problem | FiniteProblem, log_prior: Numbers, statistics: Numbers, parameters: Numbers | None = None
+) -> Float[Array, "*batch K"]:
+    """The log posterior after what was seen: ln μ(θ), normalised; NaN where no parameter is possible any more.
+
+    **Arguments:** `problem`, `log_prior` and `parameters` as of `simulate`; `statistics`: `[..., A, M]`, as in its
+    `Trajectories`.
+    """
+    log_prior, seen = as_float(log_prior), as_float(statistics)
+    tables = tables_of(problem, log_prior.shape[-1], parameters)
+    priors = log_prior if log_prior.ndim == 1 else log_prior.reshape(len(log_prior), *(1,) * (seen.ndim - 3), -1)
+    weights = _finite(priors) + jnp.einsum("...am,amk->...k", seen, tables.evidence)
+    weights = jnp.where(weights > _REFUTED, weights, -jnp.inf)
+    return jnp.where(jnp.max(weights, axis=-1, keepdims=True) > -jnp.inf, jax.nn.log_softmax(weights), jnp.nan)
+
+
+class Limit(IntEnum):
+    """Where a learner's behaviour tends, as far as it can be seen; `limits` says by which thresholds."""
+
+    ACTION = 0
+    MIXTURE = 1
+    CYCLE = 2
+    GROWING_CYCLE = 3
+    UNDECIDED = 4
+    REFUTED = 5
+
+
+class Limits(NamedTuple):
+    """- `kind`: `[L]`, a `Limit` each.
+    - `action`: `[L]`, the action settled on; −1 without one.
+    - `chosen`: `[L, A]`, the actions chosen in the last half of the rounds: the limit actions, as far as can be seen.
+    - `frequencies`: `[L, A]`, of play in the last half.
+    """
+
+    kind: Int[Array, "L"]
+    action: Int[Array, "L"]
+    chosen: Bool[Array, "L A"]
+    frequencies: Float[Array, "L A"]
+
+
+def limits(
+    trajectories: Trajectories,
+    *,
+    steady: float = 0.05,
+    growth: float = 1.5,
+    share: float = 0.05,
+    block: float = 10.0,
+) -> Limits:
+    """Where each learner ended, judged by the last half of its rounds against the quarter before.
+
+    `ACTION`: it chose one action alone in the last half. Otherwise `GROWING_CYCLE`: its longest run of one choice is
+    `growth` times as long as in the quarter before, or longer, and a `share` of the last half at least. Otherwise, if
+    no frequency moved by more than `steady` between the two: `CYCLE` where runs last `block` rounds or more on average,
+    `MIXTURE` where they are shorter. Otherwise `UNDECIDED`. `REFUTED` where no parameter was possible any more.
+
+    Near an indifferent belief, learners on a grid hop between its two nearest points like Berk's coin, in runs that
+    grow; more points make them rarer.
+
+    Raises `ValueError` unless a quarter and a half of all rounds are among the checkpoints.
+    """
+    stops = np.asarray(trajectories.rounds)
+    total = int(stops[-1])
+    if total < 4 or not {total // 4, total // 2} <= set(stops[:-1].tolist()):
+        raise ValueError(f"limits needs checkpoints at {total // 4} and {total // 2} of {total} rounds, of 4 at least")
+    early, middle = (int(np.flatnonzero(stops == at)[0]) for at in (total // 4, total // 2))
+
+    def between(counts: Array, start: int, stop: int) -> Array:
+        return (counts[:, stop] - counts[:, start]).astype(trajectories.statistics.dtype)
+
+    def longest(start: int, stop: int) -> Array:
+        return jnp.max(trajectories.longest[:, start + 1 : stop + 1], axis=1)
+
+    last = len(stops) - 1
+    chosen = between(trajectories.choices, middle, last) > 0
+    half, quarter = total - total // 2, total // 2 - total // 4
+    frequencies = between(trajectories.plays, middle, last) / half
+    moved = jnp.max(jnp.abs(frequencies - between(trajectories.plays, early, middle) / quarter), axis=1)
+    run, before = longest(middle, last), longest(early, middle)
+    in_blocks = half >= block * (between(trajectories.switches, middle, last) + 1)
+    kind = jnp.where(moved > steady, Limit.UNDECIDED, jnp.where(in_blocks, Limit.CYCLE, Limit.MIXTURE))
+    kind = jnp.where((run >= growth * before) & (run >= share * half), Limit.GROWING_CYCLE, kind)
+    settled = jnp.sum(chosen, axis=1) == 1
+    kind = jnp.where(settled, Limit.ACTION, kind)
+    kind = jnp.where(trajectories.refuted > 0, Limit.REFUTED, kind)
+    action = jnp.where(kind == Limit.ACTION, jnp.argmax(chosen, axis=1), -1)
+    return Limits(kind.astype(jnp.int32), action, chosen, frequencies)
+
+
+class Basin(NamedTuple):
+    """How often behaviour tends to unsafe play: the `share` of learners, with a confidence interval [`low`, `high`].
+
+    Unsafe is whoever chose an unsafe action in the last half of its rounds. `counted` learners are not refuted.
+    """
+
+    share: float
+    low: float
+    high: float
+    counted: int
+
+
+def basin(limits: Limits, unsafe: Sequence[bool], level: float = 0.95) -> Basin:
+    """P(limit unsafe | prior), with the exact (Clopper–Pearson) confidence interval of this `level`.
+
+    Raises `ValueError` unless `unsafe` has an entry an action.
+    """
+    chosen = np.asarray(limits.chosen)
+    if len(unsafe) != chosen.shape[1]:
+        raise ValueError(f"unsafe must have one entry for each of the {chosen.shape[1]} actions; got {len(unsafe)}")
+    counted = np.asarray(limits.kind) != Limit.REFUTED
+    count, n = int((chosen[:, list(unsafe)].any(axis=1) & counted).sum()), int(counted.sum())
+    low, high = interval(np.array(count), n, level)
+    return Basin(count / n if n else float("nan"), float(low), float(high), n)
+
+
+def interval(count: np.ndarray, n: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """The exact confidence interval of a probability, of which `count` of `n` trials came true; NaN without trials."""
+    tail, n = (1 - level) / 2, np.asarray(n)
+    with np.errstate(invalid="ignore"):
+        low = np.where(count > 0, betaincinv(np.maximum(count, 1), n - count + 1.0, tail), 0.0)
+        high = np.where(count < n, betaincinv(count + 1.0, np.maximum(n - count, 1), 1 - tail), 1.0)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def uniforms(key: Array, learners: UInt[Array, "L"], rounds: int) -> tuple[Array, Array, Array]:
+    """The draws of these learners in [0, 1), 24 bits each: outcomes, choices and exploration, `[L, rounds]`."""
+    words, counters = jax.random.key_data(key), jnp.arange(rounds, dtype=jnp.uint32)
+    outcomes, choices = threefry(words, *jnp.broadcast_arrays(learners[:, None], counters))
+    explores, _ = threefry(words, *jnp.broadcast_arrays(learners[:, None], counters | _EXPLORES))
+    return _unit(outcomes, float), _unit(choices, float), _unit(explores, float)
+
+
+def threefry(key: UInt[Array, "2"], first: UInt[Array, "*n"], second: UInt[Array, "*n"]) -> tuple[Array, Array]:
+    """Threefry-2×32 with 20 rounds (Salmon et al., SC 2011), the generator behind `jax.random`.
+
+    Written out, so that it melts into the loop that uses it; JAX's own goes through memory on a CPU.
+    """
+    keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
+    turns = ((13, 15, 26, 6), (17, 29, 16, 24))
+    x, y = first + keys[0], second + keys[1]
+    for i in range(5):
+        for turn in turns[i % 2]:
+            x = x + y
+            y = x ^ ((y << turn) | (y >> (32 - turn)))
+        x, y = x + keys[(i + 1) % 3], y + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return x, y
+
+
+def tables_of(problem: Problem | FiniteProblem, num: int, parameters: Numbers | None = None) -> Tables:
+    """The problem on `num` parameters: those given, those of its list, or a grid over its box."""
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            "learning needs outcomes, and tables of utility and divergence have none; pass the Problem that they are of"
+        )
+    environment, model = problem.environment, problem.model
+    if isinstance(model, Finite):
+        assert not isinstance(environment, GaussianEnvironment)
+        if parameters is not None or num != len(model.outcome_probs):
+            raise ValueError(f"the model lists its {len(model.outcome_probs)} parameters; log_prior must weigh these")
+        evidence = jnp.moveaxis(jnp.log(model.outcome_probs), 0, -1)
+        utility = jnp.einsum("kay,ay->ak", model.outcome_probs, environment.payoffs)
+    else:
+        if parameters is None:
+            dimensions = len(model.lower)
+            side = round(num ** (1 / dimensions))
+            if side < 2 or side**dimensions != num:
+                raise ValueError(
+                    f"a grid over {dimensions} parameters has n**{dimensions} points, 2 or more a dimension; log_prior "
+                    f"has {num}"
+                )
+            theta = parameter_grid(model, side)
+        else:
+            theta = as_float(parameters)
+            if theta.shape != (num, len(model.lower)):
+                raise ValueError(f"parameters must be [{num}, {len(model.lower)}], as log_prior is; got {theta.shape}")
+        evidence = jnp.moveaxis(jax.vmap(partial(log_likelihoods, environment, model))(theta), 0, -1)
+        utility = jax.vmap(partial(utilities, environment, model))(theta).T
+    # What all parameters share changes no belief, and without it counts of many rounds lose less of their digits.
+    possible = jnp.isfinite(evidence)
+    shared = jnp.sum(evidence, axis=-1, keepdims=True, where=possible) / jnp.maximum(1, possible.sum(-1, keepdims=True))
+    real = isinstance(environment, GaussianEnvironment)
+    if isinstance(environment, GaussianEnvironment):
+        outcomes = jnp.broadcast_to(environment.noise_std, (problem.num_actions, 1))
+    else:
+        rest = jnp.cumsum(environment.outcome_probs[:, ::-1], axis=1)[:, ::-1]
+        to_come = jnp.pad(rest[:, 1:], ((0, 0), (0, 1)))
+        outcomes = jnp.where(to_come > 0, jnp.cumsum(environment.outcome_probs, axis=1), 2)  # the last is never passed
+    return Tables(_finite(evidence - shared), utility, outcomes, problem.exploration, real)
+
+
+def check_prior(log_prior: np.ndarray) -> None:
+    """Raises `ValueError` unless each row of `[L, K]` weighs some parameter, and none infinitely."""
+    if np.isnan(log_prior).any() or (log_prior == np.inf).any() or (log_prior == -np.inf).all(axis=1).any():
+        raise ValueError("log_prior must be log weights: numbers or −∞, and above −∞ for some parameter")
+
+
+def _finite(logs: Array) -> Array:
+    return jnp.where(logs > -jnp.inf, logs, _IMPOSSIBLE)
+
+
+def _halved(rounds: int) -> np.ndarray:
+    return np.unique([rounds >> i for i in range(max(1, int(rounds).bit_length()))])
+
+
+@partial(jax.jit, static_argnames=("learners", "habits"))
+def _simulate(
+    tables: Tables, log_prior: Array, words: Array, stops: Array, learners: int, habits: tuple
+) -> Trajectories:
+    """All learners, shared out among the local devices, and on each taken in blocks that stay in the cache."""
+    devices = jax.local_devices()
+    block = min(-(-learners // len(devices)), max(64, _BLOCK // len(log_prior)))
+    padded = -(-learners // (block * len(devices))) * block * len(devices)
+    lanes = jnp.arange(padded, dtype=jnp.uint32)
+    own = log_prior.ndim == 2
+    if own:
+        log_prior = jnp.pad(log_prior, ((0, 0), (0, padded - learners)), mode="edge")
+
+    def shard(log_prior: Array, lanes: Array) -> dict:
+        def some(i: Array) -> dict:
+            prior = jax.lax.dynamic_slice_in_dim(log_prior, i * block, block, 1) if own else log_prior[:, None]
+            return learn(tables, prior, words, jax.lax.dynamic_slice_in_dim(lanes, i * block, block), stops, habits)
+
+        blocks = jax.lax.map(some, jnp.arange(len(lanes) // block))
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 1).reshape(-1, *leaf.shape[1:-1]), blocks)
+
+    split = PartitionSpec("cells")
+    shared = jax.shard_map(
+        shard,
+        mesh=Mesh(np.array(devices), ("cells",)),
+        in_specs=(PartitionSpec(None, "cells") if own else PartitionSpec(), split),
+        out_specs=split,
+        check_vma=False,
+    )
+    return Trajectories(rounds=stops, **jax.tree.map(lambda leaf: leaf[:learners], shared(log_prior, lanes)))
+
+
+def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: Array, habits: tuple) -> dict:
+    """What `Trajectories` holds, of these learners, learners last.
+
+    **Arguments:** `log_prior`: `[K, L]` or `[K, 1]`; `words`: of the key; `lanes`: `[L]`, the learners' numbers;
+    `stops`: `[C]`, the checkpoints; `habits`: temperature, discount and window.
+    """
+    _, _, window = habits
+    num_actions, num, _ = tables.evidence.shape
+    zeros, dtype = jnp.zeros(lanes.shape, jnp.int32), tables.utility.dtype
+    state = {
+        "seen": jnp.zeros((num_actions, num, *lanes.shape), dtype),
+        "plays": jnp.zeros((num_actions, *lanes.shape), jnp.int32),
+        "choices": jnp.zeros((num_actions, *lanes.shape), jnp.int32),
+        "choice": zeros - 1,
+        "switches": zeros,
+        "run": zeros,
+        "longest": zeros,
+        "refuted": zeros,
+    }
+    if window is not None:
+        state["memory"] = jnp.zeros((window, 2, *lanes.shape), dtype)
+    judge = partial(_judge, tables, _finite(log_prior))
+
+    def rounds_until(carry: tuple, stop: Array) -> tuple:
+        state, start = carry
+        state = state | {"longest": zeros, "run": zeros}
+
+        def one_round(t: Array, state: dict) -> dict:
+            counter = jnp.full_like(lanes, t.astype(jnp.uint32))
+            outcome, choosing = threefry(words, lanes, counter)
+            exploring = (
+                choosing if isinstance(tables.exploration, float) else threefry(words, lanes, counter | _EXPLORES)[0]
+            )
+            draws = _unit(outcome, dtype), _unit(choosing, dtype), _unit(exploring, dtype)
+            return _round(tables, judge, habits, state, t, draws)
+
+        state = jax.lax.fori_loop(start, stop, one_round, state)
+        return (state, stop), {name: state[name] for name in _KEPT}
+
+    (state, total), kept = jax.lax.scan(rounds_until, (state, jnp.int32(0)), stops)
+    refuted = jnp.where((state["refuted"] == 0) & (judge(state["seen"])[2] <= _REFUTED), total, state["refuted"])
+    return kept | {"statistics": kept.pop("seen"), "refuted": refuted}
+
+
+_KEPT = ("plays", "choices", "switches", "longest", "choice", "seen")
+
+
+def _judge(
+    tables: Tables, log_prior: Float[Array, "K _"], seen: Float[Array, "A M L"]
+) -> tuple[Float[Array, "A L"], Float[Array, "L"], Float[Array, "L"]]:
+    """By how much each action leads the last, times the sum of the weights; that sum, and the largest log weight."""
+    num_actions, num, num_parameters = tables.evidence.shape
+    evidence = tables.evidence.reshape(num_actions * num, num_parameters)
+    weights = log_prior + _dot(evidence.T, seen.reshape(num_actions * num, -1))
+    largest = jnp.max(weights, axis=0)
+    weights = jnp.exp(weights - largest)
+    wanted = jnp.concatenate([tables.utility - tables.utility[-1], jnp.ones_like(tables.utility[:1])])
+    *leads, total = _dot(wanted, weights)
+    return jnp.stack(leads), total, largest
+
+
+_dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+
+
+def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array, draws: tuple[Array, Array, Array]) -> dict:
+    """The state after round t."""
+    temperature, discount, window = habits
+    outcome, choosing, exploring = draws
+    num_actions = len(tables.utility)
+    actions = jnp.arange(num_actions)[:, None]
+    leads, total, largest = judge(state["seen"])
+    if temperature > 0:
+        odds = jax.nn.softmax(leads / (total * temperature), axis=0)
+        choice = _which(list(jnp.cumsum(odds, axis=0)[:-1]), choosing)
+    else:
+        best = jnp.max(leads, axis=0)
+        close = tolerance_of(tables.utility.dtype) * jnp.max(jnp.abs(tables.utility)) * total
+        choice = jnp.full(total.shape, num_actions - 1, jnp.int32)
+        for action in reversed(range(num_actions - 1)):
+            choice = jnp.where(leads[action] >= best - close, action, choice)
+    play = choice
+    if not isinstance(tables.exploration, float):
+        anything = exploring / jnp.where(tables.exploration > 0, tables.exploration, 1) * num_actions
+        any_action = jnp.minimum(anything.astype(jnp.int32), num_actions - 1)
+        play = jnp.where(exploring < tables.exploration, any_action, choice)
+
+    seen = state["seen"]
+    if tables.real:
+        happens = ndtri(outcome + 2.0**-25) * _of(tables.outcomes[:, 0], play)
+    else:
+        happens = _which([_of(column, play) for column in tables.outcomes[:, :-1].T], outcome).astype(seen.dtype)
+
+    def evidence(play: Array, happens: Array) -> Array:
+        """The statistics `[A, M, L]` of one round."""
+        if tables.real:
+            each = jnp.stack([jnp.ones_like(happens), happens])
+        else:
+            each = (jnp.arange(seen.shape[1])[:, None] == happens).astype(seen.dtype)
+        return jnp.where((actions == play)[:, None], each, 0)
+
+    more, after = evidence(play, happens), {}
+    if window is not None:
+        past_play, past = state["memory"][t % window]
+        more = more - jnp.where(t >= window, evidence(past_play, past), 0)
+        after["memory"] = state["memory"].at[t % window].set(jnp.stack([play.astype(seen.dtype), happens]))
+    if discount < 1:
+        seen = discount * seen if tables.real else jnp.where(seen > 0, jnp.maximum(discount * seen, _TRACE), 0)
+    same = choice == state["choice"]
+    run = jnp.where(same, state["run"] + 1, 1)
+    return after | {
+        "seen": seen + more,
+        "plays": state["plays"] + (actions == play),
+        "choices": state["choices"] + (actions == choice),
+        "choice": choice,
+        "switches": state["switches"] + (~same & (t > 0)),
+        "run": run,
+        "longest": jnp.maximum(state["longest"], run),
+        "refuted": jnp.where((state["refuted"] == 0) & (largest <= _REFUTED), jnp.maximum(t, 1), state["refuted"]),
+    }
+
+
+def _of(values: Float[Array, "A"], play: Int[Array, "L"]) -> Float[Array, "L"]:
+    """What belongs to the action played; by comparison, which is quicker than looking it up."""
+    found = jnp.broadcast_to(values[0], play.shape)
+    for action in range(1, len(values)):
+        found = jnp.where(play == action, values[action], found)
+    return found
+
+
+def _which(cumulative: list[Array], draw: Float[Array, "L"]) -> Int[Array, "L"]:
+    """How many of the cumulative probabilities a draw has passed."""
+    return sum(((draw >= each).astype(jnp.int32) for each in cumulative), jnp.zeros(draw.shape, jnp.int32))
+
+
+def _unit(word: UInt[Array, "*n"], dtype: Any) -> Float[Array, "*n"]:
+    """A number in [0, 1) of the highest 24 bits, which float32 holds exactly."""
+    return (word >> 8).astype(dtype) * 2.0**-24

@@ -1,0 +1,117 @@
+"""Prior weights on the parameters of a model: what the support says nothing about, and learning turns on (theory §7).
+
+Each gives log weights `[K]` for `ej.simulate`, over `num` points a dimension of the model's box, as `ej.tabulate` has
+them; a point weighs what its part of the box does, half of that at an end. Of a list of parameters only `weights`.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from epijax.environment import Numbers, as_float, is_concrete
+from epijax.subjective import BoxModel, Finite, SubjectiveModel
+
+NUM = 65  # points a dimension unless another number is asked for
+
+
+def uniform(model: SubjectiveModel, num: int = NUM) -> Float[Array, "K"]:
+    """The same for all: over a box by its volume, over a list by number."""
+    if isinstance(model, Finite):
+        return jnp.full(len(model.outcome_probs), -jnp.log(len(model.outcome_probs)))
+    return _product(model, num, lambda share: 0 * share)
+
+
+def beta(model: SubjectiveModel, a: Numbers, b: Numbers, num: int = NUM) -> Float[Array, "K"]:
+    """Beta(a, b) over the box's width, of each parameter by itself; a and b are positive, one number or `[D]`."""
+    a, b = _positive(a=a, b=b)
+    return _product(model, num, lambda share: (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share))
+
+
+def normal(model: SubjectiveModel, mean: Numbers, std: Numbers, num: int = NUM) -> Float[Array, "K"]:
+    """Normal in θ, cut off at the bounds; of each parameter by itself; `mean` and a positive `std` are one or `[D]`."""
+    (std,) = _positive(std=std)
+    box = _box(model)
+    return _product(
+        model, num, lambda share: -(((box.lower + (box.upper - box.lower) * share - as_float(mean)) / std) ** 2) / 2
+    )
+
+
+def tilt(model: SubjectiveModel, slope: Numbers, num: int = NUM) -> Float[Array, "K"]:
+    """The uniform prior tilted, ∝ exp(slope · share) with the share of the way from lower to upper; one or `[D]`."""
+    return _product(model, num, lambda share: as_float(slope) * share)
+
+
+def weights(model: SubjectiveModel, *given: ArrayLike) -> Float[Array, "K"]:
+    """Weights of one's own, one a parameter or a point of the grid, in its order; not all zero, need not sum to one.
+
+    Raises `ValueError` for a negative weight, none that is positive, or a number of them that a list does not have.
+    """
+    each = jnp.stack([as_float(weight) for weight in given]) if given else jnp.zeros(0)
+    if isinstance(model, Finite) and len(each) != len(model.outcome_probs):
+        raise ValueError(f"the model lists {len(model.outcome_probs)} parameters; got {len(each)} weights")
+    if is_concrete(each) and not ((np.asarray(each) >= 0).all() and np.asarray(each).any()):
+        raise ValueError("weights must not be negative, nor all zero")
+    return jnp.log(each) - jnp.log(jnp.sum(each))
+
+
+def dirichlet(key: Array, concentration: Numbers, learners: int) -> Float[Array, "L K"]:
+    """A prior for each learner, its weights drawn from Dirichlet(concentration): log weights `[learners, K]`.
+
+    **Arguments:** `concentration`: `[K]`, positive.
+    """
+    concentration = as_float(concentration)
+    if is_concrete(concentration) and not (np.asarray(concentration) > 0).all():
+        raise ValueError("concentration must be positive")
+    gammas = jax.random.loggamma(key, concentration, (learners, len(concentration)))
+    return jax.nn.log_softmax(gammas, axis=1)
+
+
+PRIORS: dict[str, Callable[..., Float[Array, "K"]]] = {
+    "uniform": uniform,
+    "beta": beta,
+    "normal": normal,
+    "tilt": tilt,
+    "weights": weights,
+}
+
+
+def parameters_of(name: str) -> list[str]:
+    """The parameters of a named prior that are numbers; none for one that takes any number of them."""
+    kinds = inspect.signature(PRIORS[name]).parameters
+    return [
+        key for key, kind in kinds.items() if key not in ("model", "num") and kind.kind is kind.POSITIONAL_OR_KEYWORD
+    ]
+
+
+def _product(model: SubjectiveModel, num: int, log_density: Callable) -> Float[Array, "K"]:
+    """The normalised product over dimensions of a density on the unit interval, `log_density` of `[D]`."""
+    box = _box(model)
+    if num < 2:
+        raise ValueError(f"num must be at least 2 points a dimension; got {num}")
+    dims, step = len(box.lower), 1 / (num - 1)
+    centre = np.clip(np.linspace(0, 1, num), step / 4, 1 - step / 4)  # an end has half a part of its own
+    width = np.where((np.arange(num) == 0) | (np.arange(num) == num - 1), 0.5, 1.0)
+    each = jax.vmap(lambda share, part: log_density(jnp.full(dims, share)) + jnp.log(part))(
+        as_float(centre), as_float(width)
+    )
+    total = jnp.zeros(())
+    for d in range(dims):
+        total = total[..., None] + each[:, d]
+    return jax.nn.log_softmax(total.reshape(-1))
+
+
+def _box(model: SubjectiveModel) -> BoxModel:
+    if isinstance(model, Finite):
+        raise ValueError("a list of parameters has no coordinates; weigh them by priors.weights")
+    return model
+
+
+def _positive(**given: Numbers) -> list[Array]:
+    for name, value in given.items():
+        if is_concrete(value) and not ((np.asarray(value) > 0) & (np.asarray(value) < np.inf)).all():
+            raise ValueError(f"{name} must be positive; got {value}")
+    return [as_float(value) for value in given.values()]

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from epijax.subjective import Finite as Finite
     from epijax.subjective import GaussianLinear as GaussianLinear
     from epijax.sweeps import Boundary as Boundary
+    from epijax.sweeps import Learning as Learning
     from epijax.sweeps import RunError as RunError
     from epijax.sweeps import boundaries as boundaries
     from epijax.sweeps import scattered as scattered
@@ -73,6 +74,7 @@ _ROOMS = {
     "components": "evidence",
     "verify": "evidence",
     "witness": "evidence",
+    "Learning": "sweeps",
     "Limit": "learning",
     "Rest": "mean_field",
     "flow": "mean_field",

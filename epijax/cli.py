@@ -83,35 +83,71 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
             click.echo(words.explain(problem, solution))
 
 
+def _learning_options(command: Callable) -> Callable:
+    """The options of `learn` and of `phase-diagram --by basin`: who learns, and for how long."""
+    for option in reversed(
+        [
+            click.option(
+                "--prior", metavar="NAME[:…]", help="beta:2,5, normal:mean=.3,std=.1, tilt:-2; uniform if left out."
+            ),
+            click.option("--points", default=65, show_default=True, help="Points of the prior for each parameter."),
+            click.option("--rounds", default=1024, show_default=True, help="Rounds that each learner plays."),
+            click.option("--learners", default=256, show_default=True, help="Learners, in each cell."),
+            click.option("--seed", default=0, show_default=True, help="Of what learners see."),
+            click.option("--temperature", default=0.0, help="Of a logit choice, in payoff units; 0: best responses."),
+            click.option("--discount", default=1.0, help="What evidence keeps of its weight each round."),
+            click.option("--window", type=int, help="How many rounds are remembered; all by default."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command("phase-diagram", epilog=SEE_ALSO)
 @click.argument("model")
 @click.option("-o", "--output", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP[:NUM]", help="An axis; repeat for two.")
-@click.option("--size", default=2048, show_default=True, type=click.IntRange(2), help="Points of an axis without NUM.")
+@click.option("--size", type=click.IntRange(2), help="Points of an axis without NUM; 2048, or 32 by basin.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter held fixed; repeatable.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--keep", default=None, metavar="NAME,…", help="Variables to keep, e.g. phase,margin; all by default.")
 @click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Pictures to draw.")
 @click.option("--boundaries", is_flag=True, help="Find the boundaries anew, to 1e-9, and draw these.")
+@click.option(
+    "--by",
+    type=click.Choice(["phase", "basin"]),
+    default="phase",
+    help="By basin: the share of learners who end unsafe.",
+)
+@_learning_options
 @click.option("--quiet", is_flag=True, help="No progress.")
 def phase_diagram(
     model: str,
     output: Path,
     axes: tuple[str, ...],
-    size: int,
+    size: int | None,
     settings: tuple[str, ...],
     dtype: str,
     keep: str | None,
     formats: str,
     boundaries: bool,
+    by: str,
     quiet: bool,
+    prior: str | None,
+    **learner: Any,
 ) -> None:
     """Solve a map of problems and draw it: the dataset, a picture and a table of shares.
 
-    Interrupted, the same command goes on where it stopped.
+    With --by basin learners are simulated in each cell; a prior's parameters are axes or settings like others, called
+    prior_mean and so on. Interrupted, the same command goes on where it stopped.
     """
     suffixes = _formats(formats)
     fixed = _settings(settings)
+    if by == "phase" and prior is not None:
+        raise ValueError("--prior belongs to --by basin: a phase does not depend on a prior's weights")
+    if by == "basin" and boundaries:
+        raise ValueError("--boundaries are of phases; leave them out, or --by basin")
+    size = size or (2048 if by == "phase" else 32)
     grid = _once((_axis(text, size) for text in axes), "--axis")
 
     from epijax.models import MODELS
@@ -124,14 +160,21 @@ def phase_diagram(
     if len(grid) != 2:
         raise ValueError(f"a phase diagram has 2 axes, these are {len(grid)}; give --axis twice")
 
-    from epijax.sweeps import phase_counts, sweep
+    from epijax.sweeps import Learning, phase_counts, sweep
 
-    stem = _short(name)
+    learning = None
+    if by == "basin":
+        prior_name, given = _prior(prior)
+        fixed |= {f"prior_{key}": value for key, value in given.items()}
+        learning = Learning(prior_name, learner.pop("points"), **learner)
+    stem = _short(name) if by == "phase" else f"{_short(name)}-basins"
     store = output / f"{stem}.zarr"
     start = time.perf_counter()
     with _progress(quiet) as report:
         kept = None if keep is None else keep.split(",")
-        dataset = sweep(build, grid, fixed, store=store, dtype=dtype, variables=kept, progress=report)
+        dataset = sweep(
+            build, grid, fixed, store=store, dtype=dtype, variables=kept, learning=learning, progress=report
+        )
     seconds = time.perf_counter() - start
     table = _share_table(phase_counts(dataset))
     (output / f"{stem}.csv").write_text("phase,cells,share\n" + "".join(f"{n},{c},{s:.9g}\n" for n, c, s in table))
@@ -140,8 +183,86 @@ def phase_diagram(
 
     click.echo(_title(dataset))
     _tell(dataset, table, seconds)
+    if "unsafe_share" in dataset:
+        mean, surely = float(dataset["unsafe_share"].mean()), float((dataset["unsafe_low"] > 0.5).mean())
+        click.echo(f"unsafe limits: {mean:.2%} of learners; most learners of a cell in {surely:.2%} of cells, surely")
     for path in (store, output / f"{stem}.csv", *paths):
         click.echo(f"  {path}")
+
+
+@cli.command(epilog=SEE_ALSO)
+@click.argument("model")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for a picture of paths.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A parameter's value; repeatable.")
+@_learning_options
+@click.option("--format", "formats", default="png,svg,pdf", show_default=True, help="Pictures to draw.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def learn(
+    model: str,
+    output: Path | None,
+    settings: tuple[str, ...],
+    prior: str | None,
+    points: int,
+    rounds: int,
+    learners: int,
+    seed: int,
+    formats: str,
+    as_json: bool,
+    **habits: Any,
+) -> None:
+    """Simulate learners from a prior: where they end, and how often that is unsafe.
+
+    Besides those of a phase diagram, priors are weights:1,3 (one for each parameter of a list, or point of the grid),
+    points:0.3=1,0.7=2 (of θ) and dirichlet:1 (drawn for each learner).
+    """
+    import json
+
+    import jax
+    import numpy as np
+
+    import epijax as ej
+    from epijax.sweeps import check_parameters
+    from epijax.view import words
+
+    suffixes, values = _formats(formats), _settings(settings)
+    given_prior = _prior(prior)
+    name, build = _model(model)
+    check_parameters(name, build, [], list(values))
+    with jax.enable_x64(True):
+        problem = build(**values)
+        if not isinstance(problem, ej.Problem) or problem.unsafe is None:
+            raise ValueError(
+                f"{name} must return a Problem that says which actions are unsafe; learning needs outcomes"
+            )
+        key = jax.random.key(seed)
+        parameters, log_prior = _log_prior(problem.model, *given_prior, points, learners, key)
+        solution = ej.solve(problem)
+        rests = (
+            ej.rest_points(problem) if int(solution.status) == ej.Status.SOLVED and len(problem.actions) < 4 else None
+        )
+        paths = ej.simulate(problem, log_prior, key, rounds, learners, parameters=parameters, **habits)
+        ends = ej.limits(paths)
+        found = words.limits_summary(problem, solution, rests, ends)
+        if as_json:
+            click.echo(
+                json.dumps({"model": name, "parameters": values, "prior": prior or "uniform", **found}, indent=2)
+            )
+        else:
+            click.echo(words.explain_limits(problem, found, rounds))
+        if output is not None:
+            from epijax.view import paths as drawing
+            from epijax.view.plot import save
+
+            looked = sorted({*np.unique(np.geomspace(1, rounds, 200).astype(int)).tolist()})
+            shown = ej.simulate(
+                problem, log_prior, key, rounds, min(learners, 400), parameters=parameters, checkpoints=looked, **habits
+            ) if np.ndim(log_prior) == 1 else paths  # fmt: skip
+            figure = drawing.learning(problem, shown, log_prior, rests, parameters)
+            _make(output)
+            for suffix in suffixes:
+                path = output / f"{_short(name)}-learning.{suffix}"
+                save(figure, str(path))
+                click.echo(f"  {path}", err=as_json)
 
 
 @cli.command(epilog=SEE_ALSO)
@@ -413,6 +534,59 @@ def _axis(text: str, size: int | None) -> tuple[str, Any]:
     return key.strip(), span(key.strip(), values, size)
 
 
+def _prior(text: str | None) -> tuple[str, dict[str, float]]:
+    """The name of a prior and its numbers, by name; those without one in their order."""
+    from epijax.priors import PRIORS, parameters_of
+    from epijax.sweeps import nearest
+
+    name, colon, rest = (text or "uniform").partition(":")
+    more = ["points", "dirichlet"]
+    if name not in PRIORS and name not in more:
+        raise ValueError(f"there is no prior {name!r}; {nearest(name, [*PRIORS, *more])}")
+    given: dict[str, float] = {}
+    listed = name in ("weights", *more)
+    known = [] if listed else parameters_of(name)
+    parts = rest.split(",") if colon else []
+    for i, part in enumerate(parts):
+        left, equals, right = part.rpartition("=")
+        key = left.strip() if equals else str(i) if listed else known[i] if i < len(known) else ""
+        if not listed and key not in known:
+            raise ValueError(f"{name} takes {', '.join(known) or 'no numbers'}; got {rest!r}")
+        try:
+            given[key] = float(right)
+        except ValueError:
+            raise ValueError(f"--prior {name}: each of its numbers must be a number; got {right!r}") from None
+    return name, given
+
+
+def _log_prior(model: Any, name: str, given: dict[str, float], num: int, learners: int, key: Any) -> tuple[Any, Any]:
+    """Parameters, where they are no grid, and log weights: one prior for all, or one each."""
+    import jax
+    import numpy as np
+
+    import epijax as ej
+    from epijax.priors import PRIORS, parameters_of
+
+    if name == "points":
+        theta = np.array([[float(place)] for place in given])
+        if not given or (weights := np.array(list(given.values()))).min() < 0 or not weights.any():
+            raise ValueError("points takes θ=weight, as in points:0.3=1,0.7=2, weights not negative and not all zero")
+        with np.errstate(divide="ignore"):
+            return theta, np.log(weights)
+    if name == "dirichlet":
+        count = len(model.outcome_probs) if isinstance(model, ej.Finite) else num ** len(model.lower)
+        concentration = list(given.values()) if len(given) == count else list(given.values()) * count
+        if len(given) not in (1, count):
+            raise ValueError(f"dirichlet takes one concentration, or {count}; got {len(given)}")
+        return None, ej.priors.dirichlet(jax.random.fold_in(key, 1), concentration, learners)
+    if name == "weights":
+        return None, ej.priors.weights(model, *given.values())
+    missing = [parameter for parameter in parameters_of(name) if parameter not in given]
+    if missing:
+        raise ValueError(f"{name} takes {', '.join(parameters_of(name))}, as in {name}:2,5; {missing[0]} is missing")
+    return None, PRIORS[name](model, **given, num=num)
+
+
 def _part(text: str) -> tuple[int, int]:
     k, slash, n = text.partition("/")
     if not (slash and k.isdecimal() and n.isdecimal()):
@@ -436,7 +610,7 @@ def _make(folder: Path) -> None:
 
 
 def _draw(dataset: Any, paths: list[Path], boundaries: bool) -> None:
-    from epijax.view.plot import phase_diagram, save
+    from epijax.view.plot import basin_map, phase_diagram, save
 
     lines = []
     if boundaries:
@@ -445,7 +619,7 @@ def _draw(dataset: Any, paths: list[Path], boundaries: bool) -> None:
         _, build = _model(dataset.attrs["model"])
         spans = {key: dataset[key].values[[0, -1]] for key in dataset["phase"].dims if key in dataset.coords}
         lines = ej.boundaries(build, spans, dataset.attrs["config"]["fixed"])
-    figure = phase_diagram(dataset, lines)
+    figure = basin_map(dataset) if "unsafe_share" in dataset else phase_diagram(dataset, lines)
     for path in paths:
         save(figure, str(path))
 

@@ -12,6 +12,7 @@ from epijax.environment import GaussianEnvironment
 from epijax.phases import LEGEND, NOT_COMPUTED
 from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import AffineBernoulli, Finite, is_one_parameter
+from epijax.sweeps.basins import Learning, WithPrior
 
 _TOLD = {"phase": "{}", "rationalizable": "rationalizable {:b}", "pure": "pure {:b}", "num_mixed": "{} mixed"}
 
@@ -44,6 +45,8 @@ def judge(dataset: xr.Dataset, build: Callable[..., Problem | FiniteProblem], sa
     where = np.stack(np.unravel_index(np.sort(np.asarray(cells)), shape), axis=-1)
     dimensions = [str(dimension) for dimension in dataset["phase"].dims]
     axes = {str(name): (dimensions.index(values.dims[0]), values.values) for name, values in dataset.coords.items()}
+    if "learning" in dataset.attrs:
+        build = WithPrior(build, Learning(**dataset.attrs["learning"]))
     found = {name: _read(dataset[name], where) for name in _TOLD if name in dataset}
 
     undecided, missing, disagreements = 0, 0, []

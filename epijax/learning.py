@@ -49,7 +49,7 @@ class Trajectories(eqx.Module):
       learner did from there on means nothing.
     """
 
-    rounds: Int[Array, "C"]
+    rounds: Int[Array | np.ndarray, "C"]
     plays: Int[Array, "L C A"]
     choices: Int[Array, "L C A"]
     switches: Int[Array, "L C"]

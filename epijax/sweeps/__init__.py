@@ -1,9 +1,10 @@
 """Sweeps: `job` is the verb, `grid` the cells, `engine` the devices, `store` the disk, `provenance` the labels.
 
 `jobfile` is a sweep written down; `cluster` has one done by many processes; `refine` solves some cells for all;
-`outlines` are the boundaries as lines.
+`basins` puts learners into each; `outlines` are the boundaries as lines.
 """
 
+from epijax.sweeps.basins import Learning as Learning
 from epijax.sweeps.engine import VARIABLES as VARIABLES
 from epijax.sweeps.grid import scattered as scattered
 from epijax.sweeps.job import check_parameters as check_parameters

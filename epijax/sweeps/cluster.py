@@ -8,6 +8,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
+from epijax.sweeps.basins import Basins
 from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import Tile
 from epijax.sweeps.refine import Refiner
@@ -48,7 +49,7 @@ def client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 def solve(
     client: Any,
     run: Store,
-    engine_of: Callable[..., Engine | Refiner],
+    engine_of: Callable[..., Engine | Refiner | Basins],
     tiles: list[Tile],
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -81,7 +82,7 @@ def solve_tile(work: bytes, tile: Tile) -> None:
 
 
 @lru_cache(maxsize=1)
-def _opened(work: bytes) -> tuple[Store, Engine | Refiner]:
+def _opened(work: bytes) -> tuple[Store, Engine | Refiner | Basins]:
     import cloudpickle
 
     path, engine_of = cloudpickle.loads(work)

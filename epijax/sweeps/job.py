@@ -22,6 +22,7 @@ from epijax.problem import FiniteProblem, Problem
 from epijax.subjective import Finite, is_one_parameter
 from epijax.sweeps import cluster
 from epijax.sweeps import store as on_disk
+from epijax.sweeps.basins import BASIN_VARIABLES, Basins, Learning, WithPrior
 from epijax.sweeps.engine import VARIABLES, Block, Engine
 from epijax.sweeps.grid import Axes, Grid, Tile, make_grid
 from epijax.sweeps.provenance import Build, attributes_of, config_of
@@ -51,6 +52,7 @@ def sweep(
     dtype: str = "float32",
     variables: Sequence[str] | None = None,
     refine: int | None = None,
+    learning: Learning | None = None,
     part: Part | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -76,6 +78,10 @@ def sweep(
     - `refine`: how often blocks of cells that a boundary may cross are cut in two, starting from blocks of
       2**refine cells a side; the others are filled from their corners, and have no `margin`. The attribute `evaluated`
       is the share of cells that were solved.
+    - `learning`: simulate learners in each cell, too, whose prior's parameters are parameters of the sweep. The
+      variables are then `phase`; `unsafe_share`, of learners whose limit is unsafe (`ej.basin`), with its confidence
+      interval `unsafe_low` to `unsafe_high`; `settled_share`, of those who settled on an action; `refuted_share`, of
+      those to whom no belief was left.
     - `part`: (k, n) for the k-th of n parts alone, k from 1: each is a process, wherever the store can be reached.
     - `workers`: how many processes on this machine share the work, by Dask; or `scheduler`, the address of a Dask
       scheduler whose workers do, as in "tcp://host:8786". Both take `pip install 'epijax[dask]'`.
@@ -90,23 +96,27 @@ def sweep(
     """
     if dtype not in ("float32", "float64"):
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
-    variables = _kept(variables, refine)
+    variables = _kept(variables, refine, learning)
     path = None if store is None else Path(store).absolute()
     processes = _processes(path, part, workers, scheduler)
     name, build = named(build)
+    if learning is not None:
+        build = WithPrior(build, learning)
     fixed = dict(fixed or {})
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.coordinates()), list(fixed))
     problem, unsafe = problem_at_corners(build, fixed, grid)
-    at_once = max(64, TILE_CELLS // work_of(problem))
+    at_once = max(64, TILE_CELLS // work_of(problem)) if learning is None else learning.cells_a_tile
     tile_cells = max(64, min(at_once if refine is None else _FILLED_CELLS, -(-grid.num_cells // processes)))
     side = TILE_SIDE if refine is None else max(1 << refine, int(tile_cells ** (1 / len(grid.axes))))  # no thin strips
     grid = make_grid(axes, tile_cells, side)
-    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables, refine)
+    config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables, refine, learning)
     asked = {"build": build, "fixed": fixed, "dtype": dtype, "unsafe": unsafe, "variables": variables}
     engine_of = partial(Engine, **asked)
     if refine is not None:
         engine_of = partial(Refiner, **asked, levels=refine, at_once=min(at_once, _POINTS))
+    if learning is not None:
+        engine_of = partial(Basins, **asked, learning=learning)
 
     if path is None:
         engine = engine_of(grid=grid)
@@ -194,19 +204,24 @@ def _processes(path: Path | None, part: Part | None, workers: int | None, schedu
     return _TILES_A_PROCESS * (part[1] if part else workers or _WORKERS_OF_A_SCHEDULER)
 
 
-def _kept(variables: Sequence[str] | None, refine: int | None) -> tuple[str, ...]:
-    """The variables asked for, in the order of `VARIABLES`."""
+def _kept(variables: Sequence[str] | None, refine: int | None, learning: Learning | None) -> tuple[str, ...]:
+    """The variables asked for, in the order in which there are."""
+    if refine is not None and learning is not None:
+        raise ValueError(
+            "refinement looks for sharp boundaries, and shares of learners have none; drop refine or learning"
+        )
     if refine is not None and not 1 <= refine <= _MOST_CUT:
         raise ValueError(f"refine cuts blocks in two 1 to {_MOST_CUT} times; got {refine}")
     if refine is not None and variables is not None and "margin" in variables:
         raise ValueError("cells that refinement fills have no margin; leave margin out of the variables, or refine out")
+    there = VARIABLES if learning is None else BASIN_VARIABLES
     if variables is None:
-        return tuple(name for name in VARIABLES if refine is None or name != "margin")
-    for unknown in (name for name in variables if name not in VARIABLES):
-        raise ValueError(f"there is no variable {unknown!r}; {nearest(unknown, VARIABLES)}")
+        return tuple(name for name in there if refine is None or name != "margin")
+    for unknown in (name for name in variables if name not in there):
+        raise ValueError(f"there is no variable {unknown!r}; {nearest(unknown, there)}")
     if "phase" not in variables:
         raise ValueError("phase must be among the variables kept: it says which cells have an answer")
-    return tuple(name for name in VARIABLES if name in variables)
+    return tuple(name for name in there if name in variables)
 
 
 def named(build: Build | str) -> tuple[str, Build]:
@@ -247,7 +262,7 @@ def work_of(problem: Problem | FiniteProblem) -> int:
 
 
 def _answers(
-    engine: Engine | Refiner, tiles: list, progress: Progress | None
+    engine: Engine | Refiner | Basins, tiles: list, progress: Progress | None
 ) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:
     """Tile after tile with its record; the next one runs on the devices while the caller writes this one."""
     total = engine.grid.num_cells
@@ -264,7 +279,7 @@ def _answers(
             progress(done, total)
 
 
-def _in_memory(engine: Engine | Refiner, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:
+def _in_memory(engine: Engine | Refiner | Basins, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:
     grid = engine.grid
     about = on_disk.blank(engine.layout.variables(), attributes["actions"])
     arrays = {key: np.empty(grid.shape, dtype) for key, dtype in engine.layout.variables().items()}

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from epijax.problem import FiniteProblem, Problem
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.grid import Grid
 
+_PRIOR = {
+    "prior_a": "prior's weight of high θ",
+    "prior_b": "prior's weight of low θ",
+    "prior_mean": "mean of the normal prior",
+    "prior_std": "standard deviation of the normal prior",
+    "prior_slope": "tilt of the prior",
+}
 Build = Callable[..., Problem | FiniteProblem]
 
 
@@ -30,6 +38,7 @@ def config_of(
     unsafe: Sequence[bool],
     variables: Sequence[str],
     refine: int | None,
+    learning: Any,
 ) -> dict[str, Any]:
     """What makes two sweeps the same one."""
     return {
@@ -54,12 +63,13 @@ def config_of(
         "unsafe": list(unsafe),
         "variables": list(variables),
         **({} if refine is None else {"refine": refine}),
+        **({} if learning is None else {"learning": asdict(learning)}),
     }
 
 
 def _source(build: Build) -> str | None:
     try:
-        return hashlib.sha256(inspect.getsource(build).encode()).hexdigest()[:16]
+        return hashlib.sha256(inspect.getsource(inspect.unwrap(build)).encode()).hexdigest()[:16]
     except (OSError, TypeError):  # no source to be had, as for a function typed at a prompt
         return None
 
@@ -68,7 +78,7 @@ def attributes_of(build: Build, config: dict[str, Any], devices: Sequence[Any]) 
     """Where a dataset comes from, for its attributes."""
     model = MODELS.get(config["model"]) if config["source"] is None else None
     file = None if model else inspect.getsourcefile(inspect.unwrap(build))
-    meaning = dict(model.meaning) if model else {}
+    meaning = _PRIOR | (dict(model.meaning) if model else {})
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(build).parameters.items()
@@ -76,12 +86,13 @@ def attributes_of(build: Build, config: dict[str, Any], devices: Sequence[Any]) 
     }
     return {
         "Conventions": "CF-1.11",
-        "title": f"phase diagram of {config['model']}",
+        "title": f"{'basins' if 'learning' in config else 'phase diagram'} of {config['model']}",
         "model": f"{Path(file).resolve()}:{config['model']}" if file else config["model"],
         "fixed": defaults | config["fixed"],
         "actions": config["actions"],
         "unsafe": config["unsafe"],
         "dtype": config["dtype"],
+        **({"learning": config["learning"]} if "learning" in config else {}),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "versions": {
             "python": platform.python_version(),

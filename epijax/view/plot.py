@@ -83,6 +83,44 @@ def phase_diagram(dataset: xr.Dataset, boundaries: Sequence[Boundary] = ()) -> F
     return figure
 
 
+@rc_context(STYLE)
+def basin_map(dataset: xr.Dataset) -> Figure:
+    """The share of learners whose limit is unsafe over two axes, from a sweep with `learning`.
+
+    The line is where half of them are; between the dotted ones the confidence interval holds a half.
+
+    Raises `ValueError` for a dataset without these shares, or with other than two dimensions.
+    """
+    if "unsafe_share" not in dataset:
+        raise ValueError("the sweep has no learners; make it with learning=ej.Learning(…), or phase-diagram --by basin")
+    share = dataset["unsafe_share"]
+    if share.ndim != 2 or any(dimension not in dataset.coords for dimension in share.dims):
+        raise ValueError(
+            f"a picture needs 2 axes of one parameter each; the sweep has {', '.join(map(str, share.dims))}"
+        )
+    right, up = (str(dimension) for dimension in share.dims)
+    x, y = dataset[right].values, dataset[up].values
+    figure = Figure(figsize=(5.4, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(x, y, share.values.T, cmap="cividis_r", vmin=0, vmax=1, shading="nearest", rasterized=True)
+    for name, style in (("unsafe_share", "-"), ("unsafe_low", ":"), ("unsafe_high", ":")):
+        values = dataset[name].values.T if name in dataset else np.zeros(0)
+        if values.size and np.nanmin(values) < 0.5 < np.nanmax(values):
+            axes.contour(x, y, values, levels=[0.5], colors=INK, linewidths=0.8, linestyles=style)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=_label(dataset, right), ylabel=_label(dataset, up))
+    axes.set(title=_title(str(dataset.attrs.get("model", ""))))
+    axes.set_box_aspect(1)
+    axes.tick_params(width=0.6)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.72, label="share of learners whose limit is unsafe")
+    bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
+    learning = dataset.attrs["learning"]
+    told = {key: value for key, value in dataset.attrs.get("fixed", {}).items() if value is not None}
+    told |= {key: learning[key] for key in ("prior", "rounds", "learners")}
+    text = "held fixed\n" + "\n".join(f"{key} = {_number(value)}" for key, value in told.items())
+    bar.ax.text(5.5, 0.5, text, transform=bar.ax.transAxes, fontsize=7, va="center", linespacing=1.35, color=INK)
+    return figure
+
+
 def save(figure: Figure, path: str, dpi: int = 300) -> None:
     """Writes the figure; the suffix of `path` says which format."""
     with rc_context(STYLE):

@@ -8,7 +8,9 @@ import numpy as np
 from epijax.boxes import best_fit, box_of
 from epijax.environment import Environment
 from epijax.evidence import components
+from epijax.learning import Limit, Limits, basin
 from epijax.many_continuous import bracket
+from epijax.mean_field import Rest, RestPoints
 from epijax.one_parameter import elimination_rounds
 from epijax.phases import LEGEND, phase
 from epijax.problem import FiniteProblem, Problem
@@ -227,3 +229,53 @@ def _members(names: tuple[str, ...], mask) -> list[str]:
 
 def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1] if items else "nothing"
+
+
+def limits_summary(
+    problem: Problem, solution: Solution, rests: RestPoints | None, ends: Limits, level: float = 0.95
+) -> dict[str, Any]:
+    """Where learners end, as plain data."""
+    assert problem.unsafe is not None
+    kinds, actions = np.asarray(ends.kind), np.asarray(ends.action)
+    found = basin(ends, problem.unsafe, level)
+    frequencies = np.asarray(ends.frequencies)[kinds != Limit.REFUTED]
+    return {
+        "phase": LEGEND[int(phase(solution, problem.unsafe))].name,
+        "rest_points": []
+        if rests is None
+        else [
+            {"strategy": _shares(problem, strategy), "kind": Rest(kind).name.lower()}
+            for strategy, kind in zip(rests.strategy, rests.kind, strict=True)
+        ],
+        "learners": len(kinds),
+        "settled": {name: float((actions == i).mean()) for i, name in enumerate(problem.actions)},
+        "limits": {kind.name.lower(): float((kinds == kind).mean()) for kind in Limit if kind != Limit.ACTION},
+        "frequencies": _shares(problem, frequencies.mean(axis=0)) if len(frequencies) else None,
+        "unsafe_share": None if np.isnan(found.share) else found.share,
+        "unsafe_interval": None if np.isnan(found.share) else [found.low, found.high],
+        "level": level,
+    }
+
+
+def explain_limits(problem: Problem, found: dict[str, Any], rounds: int) -> str:
+    """The same in words."""
+    lines = [f"phase: {found['phase']}"]
+    for rest in found["rest_points"]:
+        played = ", ".join(f"{name} {share:.4g}" for name, share in rest["strategy"].items() if share > 0)
+        lines.append(f"  rest point {played}: {rest['kind']}")
+    lines.append(f"{found['learners']:,} learners, {rounds:,} rounds")
+    lines += [f"  settled on {name:<16} {share:8.2%}" for name, share in found["settled"].items() if share > 0]
+    lines += [f"  {kind.replace('_', ' '):<27} {share:8.2%}" for kind, share in found["limits"].items() if share > 0]
+    if found["unsafe_share"] is None:
+        return "\n".join([*lines, "unsafe limits: cannot be told, no belief was left to any learner"])
+    low, high = found["unsafe_interval"]
+    played = ", ".join(f"{name} {share:.4f}" for name, share in found["frequencies"].items())
+    lines.append(f"frequencies in the last half: {played}")
+    lines.append(
+        f"unsafe limits: {found['unsafe_share']:.2%} ({low:.2%} to {high:.2%} with confidence {found['level']:.0%})"
+    )
+    return "\n".join(lines)
+
+
+def _shares(problem: Problem, strategy: Any) -> dict[str, float]:
+    return {name: float(share) for name, share in zip(problem.actions, strategy, strict=True)}

@@ -50,6 +50,12 @@ def cells_last(solve: Callable, differentiable: Callable) -> Callable:
     return solver
 
 
+def wide_vectors(device: Any) -> dict[str, Any] | None:
+    """Options for `jax.jit` where many cells are computed alike: a CPU's widest vectors, which XLA does not take by
+    itself."""
+    return {"xla_cpu_prefer_vector_width": 512} if device.platform == "cpu" else None
+
+
 def in_pieces(function: Callable, arguments: Any, cells: tuple[int, ...], at_once: int) -> Any:
     """`function` of arrays `[..., *cells]`, taken in pieces of some of these axes, so that it stays in the cache.
 

@@ -6,7 +6,7 @@ draws in a round follows from its number and the round alone, so nothing depends
 
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt
 from scipy.special import betaincinv
 
+from epijax.cells import wide_vectors
 from epijax.environment import GaussianEnvironment, Numbers, as_float, is_concrete
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import log_likelihoods
@@ -26,8 +27,9 @@ from epijax.solution import tolerance_of
 from epijax.subjective import Finite
 from epijax.tables import parameter_grid
 
-_BLOCK = 1 << 14  # learners × parameters at a time on a core, so that they stay in its cache
+_BLOCK = 1 << 15  # learners × parameters at a time on a core, so that they stay in its cache
 _IMPOSSIBLE, _REFUTED = -1e28, -1e15  # a log weight that stands for −∞, counts of it being finite; and what is below it
+_LOST = 1e-20  # a sum of weights this small has lost digits
 _TRACE = 1e-12  # what discounting leaves of evidence at least, so that what was refuted stays so
 _MOST_ROUNDS = 1 << 30
 _EXPLORES = np.uint32(1 << 31)  # set in the counters of draws that explore
@@ -143,7 +145,9 @@ def simulate(
     if words.shape != (2,):
         raise ValueError(f"key must be one threefry key, as of jax.random.key(0); got words of shape {words.shape}")
     habits = (float(temperature), float(discount), window)
-    return _simulate(tables, log_prior.T, words, jnp.asarray(stops, jnp.int32), learners, habits)
+    at_top = is_concrete(tables.evidence, tables.utility, tables.outcomes, log_prior, words)
+    run = _compiled(tuple(jax.local_devices()), at_top)
+    return run(tables, log_prior.T, words, jnp.asarray(stops, jnp.int32), learners=learners, habits=habits)
 
 
 def posterior(
@@ -349,12 +353,17 @@ def _halved(rounds: int) -> np.ndarray:
     return np.unique([rounds >> i for i in range(max(1, int(rounds).bit_length()))])
 
 
-@partial(jax.jit, static_argnames=("learners", "habits"))
+@lru_cache
+def _compiled(devices: tuple, at_top: bool) -> Any:
+    """`_simulate` on these devices; inside another function that is compiled, options are that one's."""
+    options = wide_vectors(devices[0]) if at_top else None
+    return jax.jit(partial(_simulate, devices), static_argnames=("learners", "habits"), compiler_options=options)
+
+
 def _simulate(
-    tables: Tables, log_prior: Array, words: Array, stops: Array, learners: int, habits: tuple
+    devices: tuple, tables: Tables, log_prior: Array, words: Array, stops: Array, learners: int, habits: tuple
 ) -> Trajectories:
-    """All learners, shared out among the local devices, and on each taken in blocks that stay in the cache."""
-    devices = jax.local_devices()
+    """All learners, shared out among the devices, and on each taken in blocks that stay in the cache."""
     block = min(-(-learners // len(devices)), max(64, _BLOCK // len(log_prior)))
     padded = -(-learners // (block * len(devices))) * block * len(devices)
     lanes = jnp.arange(padded, dtype=jnp.uint32)
@@ -387,91 +396,121 @@ def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: A
     **Arguments:** `log_prior`: `[K, L]` or `[K, 1]`; `words`: of the key; `lanes`: `[L]`, the learners' numbers;
     `stops`: `[C]`, the checkpoints; `habits`: temperature, discount and window.
     """
-    _, _, window = habits
+    _, discount, window = habits
     num_actions, num, _ = tables.evidence.shape
     zeros, dtype = jnp.zeros(lanes.shape, jnp.int32), tables.utility.dtype
-    state = {
+    state: dict[str, Any] = {
         "seen": jnp.zeros((num_actions, num, *lanes.shape), dtype),
         "plays": jnp.zeros((num_actions, *lanes.shape), jnp.int32),
-        "choices": jnp.zeros((num_actions, *lanes.shape), jnp.int32),
         "choice": zeros - 1,
         "switches": zeros,
         "run": zeros,
         "longest": zeros,
         "refuted": zeros,
     }
+    log_prior = _finite(log_prior)
+    explores = not isinstance(tables.exploration, float)
+    if explores:
+        state["choices"] = state["plays"]
     if window is not None:
         state["memory"] = jnp.zeros((window, 2, *lanes.shape), dtype)
-    judge = partial(_judge, tables, _finite(log_prior))
+    elif discount == 1 and not tables.real:  # no outcome adds more than this: a bound for the next round's weights
+        state["bound"] = jnp.broadcast_to(jnp.max(log_prior, axis=0), lanes.shape)
+    judge = partial(_judge, tables, log_prior)
 
     def rounds_until(carry: tuple, stop: Array) -> tuple:
         state, start = carry
         state = state | {"longest": zeros, "run": zeros}
 
         def one_round(t: Array, state: dict) -> dict:
-            counter = jnp.full_like(lanes, t.astype(jnp.uint32))
-            outcome, choosing = threefry(words, lanes, counter)
-            exploring = (
-                choosing if isinstance(tables.exploration, float) else threefry(words, lanes, counter | _EXPLORES)[0]
-            )
-            draws = _unit(outcome, dtype), _unit(choosing, dtype), _unit(exploring, dtype)
-            return _round(tables, judge, habits, state, t, draws)
+            return _round(tables, judge, habits, state, t) | {"draws": draws(t + 1)}
 
         state = jax.lax.fori_loop(start, stop, one_round, state)
-        return (state, stop), {name: state[name] for name in _KEPT}
+        return (state, stop), {name: state[name] for name in _KEPT if name in state}
 
+    def draws(t: Array) -> dict[str, Array]:
+        """A round's draws, made in the round before: what a loop carries is made once, and not again for each use."""
+        counter = jnp.full_like(lanes, t.astype(jnp.uint32))
+        outcome, choosing = threefry(words, lanes, counter)
+        made = {"outcome": _unit(outcome, dtype)}
+        if habits[0] > 0:
+            made["choosing"] = _unit(choosing, dtype)
+        if explores:
+            made["exploring"] = _unit(threefry(words, lanes, counter | _EXPLORES)[0], dtype)
+        return made
+
+    state["draws"] = draws(jnp.int32(0))
     (state, total), kept = jax.lax.scan(rounds_until, (state, jnp.int32(0)), stops)
-    refuted = jnp.where((state["refuted"] == 0) & (judge(state["seen"])[2] <= _REFUTED), total, state["refuted"])
+    kept.setdefault("choices", kept["plays"])
+    refuted = jnp.where((state["refuted"] == 0) & (judge(state["seen"], None)[2] <= _REFUTED), total, state["refuted"])
     return kept | {"statistics": kept.pop("seen"), "refuted": refuted}
 
 
 _KEPT = ("plays", "choices", "switches", "longest", "choice", "seen")
 
 
+def _weights(tables: Tables, log_prior: Float[Array, "K _"], seen: Float[Array, "A M L"]) -> Float[Array, "K L"]:
+    """Log weights, not normalised: prior and evidence. Term by term, which melts into what is made of them."""
+    weights = log_prior
+    for action, outcomes in enumerate(tables.evidence):
+        for i, evidence in enumerate(outcomes):
+            weights = weights + evidence[:, None] * seen[action, i]
+    return weights
+
+
 def _judge(
-    tables: Tables, log_prior: Float[Array, "K _"], seen: Float[Array, "A M L"]
+    tables: Tables, log_prior: Float[Array, "K _"], seen: Float[Array, "A M L"], bound: Float[Array, "L"] | None
 ) -> tuple[Float[Array, "A L"], Float[Array, "L"], Float[Array, "L"]]:
-    """By how much each action leads the last, times the sum of the weights; that sum, and the largest log weight."""
-    num_actions, num, num_parameters = tables.evidence.shape
-    evidence = tables.evidence.reshape(num_actions * num, num_parameters)
-    weights = log_prior + _dot(evidence.T, seen.reshape(num_actions * num, -1))
-    largest = jnp.max(weights, axis=0)
-    weights = jnp.exp(weights - largest)
+    """By how much each action leads the last, times the sum of the weights; that sum; and the log weight that counts
+    as one: the largest, or else `bound`, which is none of them but is above all and close.
+    """
+    weights = _weights(tables, log_prior, seen)
     wanted = jnp.concatenate([tables.utility - tables.utility[-1], jnp.ones_like(tables.utility[:1])])
-    *leads, total = _dot(wanted, weights)
-    return jnp.stack(leads), total, largest
+
+    def sums(one: Array) -> tuple[Array, Array, Array]:
+        found = jnp.dot(wanted, jnp.exp(weights - one), precision=jax.lax.Precision.HIGHEST)
+        return found[:-1], found[-1], one
+
+    def exactly(_: Array) -> tuple[Array, Array, Array]:
+        return sums(jnp.max(weights, axis=0))
+
+    if bound is None:
+        return exactly(seen)
+    near = sums(bound)
+    return jax.lax.cond(jnp.all(near[1] > _LOST), lambda _: near, exactly, seen)
 
 
-_dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-
-
-def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array, draws: tuple[Array, Array, Array]) -> dict:
+def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array) -> dict:
     """The state after round t."""
     temperature, discount, window = habits
-    outcome, choosing, exploring = draws
+    draws = state["draws"]
     num_actions = len(tables.utility)
     actions = jnp.arange(num_actions)[:, None]
-    leads, total, largest = judge(state["seen"])
+    leads, total, largest = judge(state["seen"], state.get("bound"))
     if temperature > 0:
         odds = jax.nn.softmax(leads / (total * temperature), axis=0)
-        choice = _which(list(jnp.cumsum(odds, axis=0)[:-1]), choosing)
+        choice = _which(list(jnp.cumsum(odds, axis=0)[:-1]), draws["choosing"])
     else:
         best = jnp.max(leads, axis=0)
         close = tolerance_of(tables.utility.dtype) * jnp.max(jnp.abs(tables.utility)) * total
         choice = jnp.full(total.shape, num_actions - 1, jnp.int32)
         for action in reversed(range(num_actions - 1)):
             choice = jnp.where(leads[action] >= best - close, action, choice)
-    play = choice
-    if not isinstance(tables.exploration, float):
+    play, after = choice, {}
+    if "choices" in state:
+        exploring = draws["exploring"]
+        after["choices"] = state["choices"] + (actions == choice)
         anything = exploring / jnp.where(tables.exploration > 0, tables.exploration, 1) * num_actions
         any_action = jnp.minimum(anything.astype(jnp.int32), num_actions - 1)
         play = jnp.where(exploring < tables.exploration, any_action, choice)
 
     seen = state["seen"]
     if tables.real:
-        happens = ndtri(outcome + 2.0**-25) * _of(tables.outcomes[:, 0], play)
+        happens = ndtri(draws["outcome"] + 2.0**-25) * _of(tables.outcomes[:, 0], play)
     else:
-        happens = _which([_of(column, play) for column in tables.outcomes[:, :-1].T], outcome).astype(seen.dtype)
+        happens = _which([_of(column, play) for column in tables.outcomes[:, :-1].T], draws["outcome"]).astype(
+            seen.dtype
+        )
 
     def evidence(play: Array, happens: Array) -> Array:
         """The statistics `[A, M, L]` of one round."""
@@ -481,11 +520,14 @@ def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array, dra
             each = (jnp.arange(seen.shape[1])[:, None] == happens).astype(seen.dtype)
         return jnp.where((actions == play)[:, None], each, 0)
 
-    more, after = evidence(play, happens), {}
+    more = evidence(play, happens)
     if window is not None:
         past_play, past = state["memory"][t % window]
         more = more - jnp.where(t >= window, evidence(past_play, past), 0)
         after["memory"] = state["memory"].at[t % window].set(jnp.stack([play.astype(seen.dtype), happens]))
+    if "bound" in state:
+        most = [_of(column, play) for column in jnp.max(tables.evidence, axis=-1).T]
+        after["bound"] = largest + jnp.log(total) + _of_outcome(most, happens)
     if discount < 1:
         seen = discount * seen if tables.real else jnp.where(seen > 0, jnp.maximum(discount * seen, _TRACE), 0)
     same = choice == state["choice"]
@@ -493,7 +535,6 @@ def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array, dra
     return after | {
         "seen": seen + more,
         "plays": state["plays"] + (actions == play),
-        "choices": state["choices"] + (actions == choice),
         "choice": choice,
         "switches": state["switches"] + (~same & (t > 0)),
         "run": run,
@@ -507,6 +548,14 @@ def _of(values: Float[Array, "A"], play: Int[Array, "L"]) -> Float[Array, "L"]:
     found = jnp.broadcast_to(values[0], play.shape)
     for action in range(1, len(values)):
         found = jnp.where(play == action, values[action], found)
+    return found
+
+
+def _of_outcome(values: list[Array], happens: Float[Array, "L"]) -> Float[Array, "L"]:
+    """What belongs to the outcome that came."""
+    found = values[0]
+    for y in range(1, len(values)):
+        found = jnp.where(happens == y, values[y], found)
     return found
 
 

@@ -142,11 +142,9 @@ def test_learners_depend_neither_on_how_many_they_are_nor_on_devices_nor_on_when
     np.testing.assert_array_equal(whole.statistics[:7, -1], few.statistics[:, -1])
     np.testing.assert_array_equal(whole.switches[:7, -1], few.switches[:, -1])
     monkeypatch.setattr(jax, "local_devices", lambda **_: jax.devices()[:3])
-    learning._simulate.clear_cache()
     jax.tree.map(
         np.testing.assert_array_equal, whole, ej.simulate(problem, np.zeros(9), KEY, 64, 300, checkpoints=[3, 17, 64])
     )
-    learning._simulate.clear_cache()
 
 
 def test_what_is_counted():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from epijax.cells import wide_vectors
 from epijax.learning import Limit, Trajectories, interval, learn, limits, tables_of
 from epijax.phases import code_of
 from epijax.priors import NUM, PRIORS, parameters_of
@@ -147,7 +148,7 @@ class Basins:
         many = jax.shard_map(
             lambda points: jax.lax.map(cell, points), mesh=mesh, in_specs=split, out_specs=split, check_vma=False
         )
-        self._count = jax.jit(many)
+        self._count = jax.jit(many, compiler_options=wide_vectors(self.devices[0]))
 
     def launch(self, tile: Tile) -> tuple:
         """Starts a tile on the devices and returns at once."""

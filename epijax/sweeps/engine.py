@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from epijax.cells import wide_vectors
 from epijax.phases import NO_PHASE, NOT_COMPUTED, code_of, phase_index
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Solution
@@ -151,7 +152,7 @@ class Engine:
         self._spare: list[tuple[jax.Array, ...]] = []  # words that were read: the kernel writes the next ones over them
 
         with jax.enable_x64(dtype == "float64"):
-            self.program, self.shapes = self._program(on_cpu)
+            self.program, self.shapes = self._program()
 
     @cached_property
     def _solve(self) -> Any:
@@ -205,7 +206,7 @@ class Engine:
             block[name][where] = again
         return block, {"rechecked": len(where[0])}
 
-    def _program(self, on_cpu: bool) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
+    def _program(self) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
         """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""
         split, rows = self._split, self._rows
         order = [split, *(i for i in range(len(self.grid.axes)) if i != split)]
@@ -240,7 +241,6 @@ class Engine:
         mapped = jax.shard_map(
             shard, mesh=mesh, in_specs=(shared,) * len(kinds) + specs, out_specs=shared, check_vma=False
         )
-        options = {"xla_cpu_prefer_vector_width": 512} if on_cpu else None
         shapes = [
             jax.ShapeDtypeStruct([sides[i] for i in order], kind.dtype, sharding=NamedSharding(mesh, shared))
             for kind in kinds
@@ -249,6 +249,7 @@ class Engine:
             jax.ShapeDtypeStruct((side, *point), self.dtype, sharding=NamedSharding(mesh, spec))
             for side, point, spec in zip(sides, points, specs, strict=True)
         ]
+        options = wide_vectors(self.devices[0])
         return jax.jit(mapped, donate_argnums=range(len(kinds)), compiler_options=options), shapes
 
     def _read(self, words: tuple[jax.Array, ...], shape: list[int]) -> tuple[Block, tuple[np.ndarray, ...]]:

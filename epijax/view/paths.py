@@ -14,7 +14,7 @@ from epijax.subjective import Finite
 from epijax.tables import parameter_grid
 from epijax.view.plot import INK, STYLE
 
-_SHOWN = 60  # learners drawn one by one
+_SHOWN = 30  # learners drawn one by one
 _MARKS = {Rest.ATTRACTING: ("-", "o"), Rest.SADDLE: ("-.", "s"), Rest.REPELLING: (":", "X")}  # line, and mark
 
 
@@ -90,5 +90,5 @@ def _simplex(axes: Axes, frequencies: np.ndarray, actions: tuple[str, ...], rest
         axes.scatter(*(strategy @ corners), marker=mark, s=28, facecolor="white", edgecolor=INK, linewidth=1, zorder=4)
     for name, corner, side in zip(actions, corners, ("top", "top", "bottom"), strict=True):
         axes.annotate(name, corner, ha="center", va=side, fontsize=7)
-    axes.set(xlim=(-0.1, 1.1), ylim=(-0.15, 1.0))
+    axes.set(xlim=(-0.1, 1.1), ylim=(-0.17, 1.03))
     axes.set_axis_off()

@@ -165,7 +165,8 @@ def phase_diagram(
     learning = None
     if by == "basin":
         prior_name, given = _prior(prior)
-        fixed |= {f"prior_{key}": value for key, value in given.items()}
+        first = 1 if prior_name == "weights" else 0  # these are numbered, from 1
+        fixed |= {f"prior_{int(key) + first if first else key}": value for key, value in given.items()}
         learning = Learning(prior_name, learner.pop("points"), **learner)
     stem = _short(name) if by == "phase" else f"{_short(name)}-basins"
     store = output / f"{stem}.zarr"

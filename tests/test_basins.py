@@ -70,6 +70,14 @@ def test_refuted_learners_and_what_is_no_problem_have_no_share():
     np.testing.assert_array_equal(found["unsafe_share"][:, 0], [1, np.nan, np.nan])
 
 
+def test_weights_of_a_list_are_axes_too():
+    """Berk's coin, biased: whatever the weights, the nearer value is believed in the end."""
+    learning = ej.Learning("weights", num=2, rounds=2048, learners=50)
+    axes = {"prior_1": np.array([1e-3, 0.5, 1.0]), "bias": np.array([0.3, 0.7])}
+    found = ej.sweep("berks_coin", axes, {"prior_2": 1.0}, learning=learning)
+    np.testing.assert_allclose(found["unsafe_share"], [[1, 0]] * 3)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -88,8 +96,7 @@ def test_what_cannot_be_swept_is_refused(asked, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"prior": "gamma"}, "a sweep's prior is one of uniform, beta, normal, tilt; got 'gamma'"),
-        ({"prior": "weights"}, "a sweep's prior is one of"),
+        ({"prior": "gamma"}, "a sweep's prior is one of uniform, beta, normal, tilt, weights; got 'gamma'"),
         ({"rounds": 4}, "8 rounds or more"),
         ({"learners": 0}, "1 learner or more"),
         ({"level": 1.0}, "a level in"),

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import epijax as ej
+from epijax import learning
 from epijax.sweeps import job
 from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import make_grid
@@ -102,6 +103,34 @@ def test_the_table_solver_lowers_for_every_platform(dtype):
         shape = jax.ShapeDtypeStruct((32, 2, 9), dtype)
         exported = jax.export.export(jax.jit(kernel), platforms=("cpu", "cuda", "rocm", "tpu"))(shape, shape)
     _assert_portable(exported.mlir_module())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("model", ["sycophancy", "monopolist"])
+def test_learners_lower_for_every_platform(model, dtype):
+    def kernel(prior, words):
+        problem = ej.models.sycophancy(0.3, 0.2, exploration=0.1) if model == "sycophancy" else ej.models.monopolist()
+        tables, stops = learning.tables_of(problem, 25), jnp.array([8, 16], jnp.int32)
+        habits = (0.1, 1.0, None) if model == "sycophancy" else (0.0, 0.9, None)
+        return learning.learn(tables, prior[:, None], words, jnp.arange(9, dtype=jnp.uint32), stops, habits)
+
+    with jax.enable_x64(dtype == "float64"):
+        shapes = jax.ShapeDtypeStruct((25,), dtype), jax.ShapeDtypeStruct((2,), "uint32")
+        exported = jax.export.export(jax.jit(kernel), platforms=("cpu", "cuda", "rocm", "tpu"))(*shapes)
+    _assert_portable(exported.mlir_module())
+
+
+def test_learners_under_jit_and_vmap_are_those_without():
+    def counts(p, log_prior):
+        found = ej.simulate(ej.models.sycophancy(p, 0.2), log_prior, jax.random.key(0), 64, 5)
+        return found.plays, found.statistics
+
+    chances, log_prior = jnp.array([0.3, 0.6, 0.9]), jnp.zeros(17)
+    many = jax.vmap(counts, in_axes=(0, None))(chances, log_prior)
+    for i, p in enumerate(chances):
+        alone = counts(float(p), log_prior)
+        chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[i], many), alone)  # noqa: B023
+        chex.assert_trees_all_equal(jax.jit(counts)(p, log_prior), alone)
 
 
 def test_gradients_of_the_margin_match_finite_differences():

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from epijax.cells import wide_vectors
 from epijax.learning import Limit, Trajectories, interval, learn, limits, tables_of
 from epijax.phases import code_of
-from epijax.priors import NUM, PRIORS, parameters_of
+from epijax.priors import NUM, PRIORS, parameters_of, weights
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Status
 from epijax.sweeps.engine import Block, Engine, Record
@@ -29,9 +29,10 @@ class Learning:
     """Who learns in each cell of a sweep, and for how long.
 
     The prior's own parameters are parameters of the sweep, called prior_a and prior_b for "beta", prior_mean and
-    prior_std for "normal", prior_slope for "tilt": axes or fixed.
+    prior_std for "normal", prior_slope for "tilt", prior_1 to prior_K for "weights": axes or fixed.
 
-    **Arguments:** `prior`, one of `ej.priors.PRIORS`, over `num` points a dimension; `rounds`, `learners`, `seed`: the
+    **Arguments:** `prior`, one of `ej.priors.PRIORS`, over `num` points a dimension; of "weights", `num` in all;
+    `rounds`, `learners`, `seed`: the
     i-th learner draws the same in every cell; `temperature`, `discount`, `window`: as of `ej.simulate`; `level`, of the
     confidence interval.
 
@@ -49,9 +50,8 @@ class Learning:
     level: float = 0.95
 
     def __post_init__(self) -> None:
-        known = [name for name in PRIORS if name != "weights"]
-        if self.prior not in known:
-            raise ValueError(f"a sweep's prior is one of {', '.join(known)}; got {self.prior!r}")
+        if self.prior not in PRIORS:
+            raise ValueError(f"a sweep's prior is one of {', '.join(PRIORS)}; got {self.prior!r}")
         if self.rounds < 8 or self.learners < 1 or not 0 < self.level < 1:
             raise ValueError(
                 f"there must be 8 rounds or more, 1 learner or more and a level in (0, 1); got {self.rounds}, "
@@ -72,7 +72,9 @@ class WithPrior:
 
     def __init__(self, build: Callable[..., Problem | FiniteProblem], learning: Learning):
         self.__wrapped__, self._learning = build, learning
-        self._names = [f"prior_{name}" for name in parameters_of(learning.prior)]
+        weighed = learning.prior == "weights"
+        numbers = map(str, range(1, learning.num + 1)) if weighed else parameters_of(learning.prior)
+        self._names = [f"prior_{name}" for name in numbers]
         own = inspect.signature(build)
         kinds = sorted(
             [*own.parameters.values(), *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in self._names)],
@@ -93,6 +95,8 @@ class WithPrior:
 
     def log_prior(self, problem: Problem, values: Mapping[str, Any]) -> jax.Array:
         given = {name.removeprefix("prior_"): values[name] for name in self._names}
+        if self._learning.prior == "weights":
+            return weights(problem.model, *given.values())
         return PRIORS[self._learning.prior](problem.model, **given, num=self._learning.num)
 
 

@@ -4,11 +4,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from epijax.arguments import (
+    axis_of,
+    formats_of,
+    log_prior_of,
+    model_of,
+    once,
+    part_of,
+    prior_of,
+    settings_of,
+    short_name,
+)
 
 SEE_ALSO = "A model of your own is named path/to/file.py:build wherever a built-in name is accepted."
 
@@ -56,14 +68,14 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
     from epijax.sweeps import check_parameters
     from epijax.view import words
 
-    values = _settings(settings)
+    values = settings_of(settings)
     if Path(model).suffix.lower() in SUFFIXES:
         if values:
             raise ValueError(f"{model} is a file of tables, which takes no settings; drop --set")
         name, build = model, partial(ej.read_problem, model)
         numbers = read_tables(model) if exact else None
     else:
-        name, build = _model(model)
+        name, build = model_of(model)
         check_parameters(name, build, [], list(values))
         numbers = None
     with jax.enable_x64(True):
@@ -141,22 +153,22 @@ def phase_diagram(
     With --by basin learners are simulated in each cell; a prior's parameters are axes or settings like others, called
     prior_mean and so on. Interrupted, the same command goes on where it stopped.
     """
-    suffixes = _formats(formats)
-    fixed = _settings(settings)
+    suffixes = formats_of(formats)
+    fixed = settings_of(settings)
     if by == "phase" and prior is not None:
         raise ValueError("--prior belongs to --by basin: a phase does not depend on a prior's weights")
     if by == "basin" and boundaries:
         raise ValueError("--boundaries are of phases; leave them out, or --by basin")
     size = size or (2048 if by == "phase" else 32)
-    grid = _once((_axis(text, size) for text in axes), "--axis")
+    grid = once((axis_of(text, size) for text in axes), "--axis")
 
     from epijax.models import MODELS
 
-    name, build = _model(model)
+    name, build = model_of(model)
     if not grid:
         if name not in MODELS:
             raise ValueError(f"{model} has no axes of its own; name two, as in --axis a=0:1 --axis b=0:1")
-        grid = dict(_axis(f"{key}={low}:{high}", size) for key, (low, high) in MODELS[name].axes.items())
+        grid = dict(axis_of(f"{key}={low}:{high}", size) for key, (low, high) in MODELS[name].axes.items())
     if len(grid) != 2:
         raise ValueError(f"a phase diagram has 2 axes, these are {len(grid)}; give --axis twice")
 
@@ -164,11 +176,11 @@ def phase_diagram(
 
     learning = None
     if by == "basin":
-        prior_name, given = _prior(prior)
+        prior_name, given = prior_of(prior)
         first = 1 if prior_name == "weights" else 0  # these are numbered, from 1
         fixed |= {f"prior_{int(key) + first if first else key}": value for key, value in given.items()}
         learning = Learning(prior_name, learner.pop("points"), **learner)
-    stem = _short(name) if by == "phase" else f"{_short(name)}-basins"
+    stem = short_name(name) if by == "phase" else f"{short_name(name)}-basins"
     store = output / f"{stem}.zarr"
     start = time.perf_counter()
     with _progress(quiet) as report:
@@ -225,9 +237,9 @@ def learn(
     from epijax.sweeps import check_parameters
     from epijax.view import words
 
-    suffixes, values = _formats(formats), _settings(settings)
-    given_prior = _prior(prior)
-    name, build = _model(model)
+    suffixes, values = formats_of(formats), settings_of(settings)
+    given_prior = prior_of(prior)
+    name, build = model_of(model)
     check_parameters(name, build, [], list(values))
     with jax.enable_x64(True):
         problem = build(**values)
@@ -236,7 +248,7 @@ def learn(
                 f"{name} must return a Problem that says which actions are unsafe; learning needs outcomes"
             )
         key = jax.random.key(seed)
-        parameters, log_prior = _log_prior(problem.model, *given_prior, points, learners, key)
+        parameters, log_prior = log_prior_of(problem.model, *given_prior, points, learners, key)
         solution = ej.solve(problem)
         rests = (
             ej.rest_points(problem) if int(solution.status) == ej.Status.SOLVED and len(problem.actions) < 4 else None
@@ -261,7 +273,7 @@ def learn(
             figure = drawing.learning(problem, shown, log_prior, rests, parameters)
             _make(output)
             for suffix in suffixes:
-                path = output / f"{_short(name)}-learning.{suffix}"
+                path = output / f"{short_name(name)}-learning.{suffix}"
                 save(figure, str(path))
                 click.echo(f"  {path}", err=as_json)
 
@@ -297,21 +309,21 @@ def sweep(
     goes on where it stopped.
     """
     asked = {"model": job, "axes": {}, "fixed": {}}
-    fixed = _settings(settings)
-    grid = _once((_axis(text, None) for text in axes), "--axis")
-    share = None if part is None else _part(part)
+    fixed = settings_of(settings)
+    grid = once((axis_of(text, None) for text in axes), "--axis")
+    share = None if part is None else part_of(part)
     if job.endswith(".toml"):
         from epijax.sweeps.jobfile import read_job
 
         asked |= read_job(Path(job))
-    name, build = _model(asked["model"])
+    name, build = model_of(asked["model"])
 
     import epijax as ej
     from epijax.sweeps import phase_counts
     from epijax.sweeps.store import Store
 
     kept = asked.get("keep") if keep is None else keep.split(",")
-    store = output or Path(asked.get("output", f"{_short(name)}.zarr"))
+    store = output or Path(asked.get("output", f"{short_name(name)}.zarr"))
     start = time.perf_counter()
     with _progress(quiet) as report:
         dataset = ej.sweep(
@@ -376,7 +388,7 @@ def status(run: Path, verify: bool) -> None:
 @click.option("--boundaries", is_flag=True, help="Find the boundaries anew, to 1e-9, and draw these.")
 def plot(run: Path, output: Path, boundaries: bool) -> None:
     """Draw the phase diagram of a stored sweep."""
-    _formats(output.suffix.removeprefix("."))
+    formats_of(output.suffix.removeprefix("."))
     from epijax.sweeps.store import open_run
 
     dataset = open_run(run)
@@ -395,7 +407,7 @@ def check(run: Path, sample: int, seed: int) -> None:
     from epijax.sweeps.store import open_run
 
     dataset = open_run(run)
-    _, build = _model(dataset.attrs["model"])
+    _, build = model_of(dataset.attrs["model"])
     verdict = judge(dataset, build, sample, seed)
     for line in verdict.disagreements[:20]:
         click.echo(line)
@@ -441,168 +453,6 @@ def _fail(message: str, code: int = 2) -> None:
     sys.exit(code)
 
 
-def _model(name: str) -> tuple[str, Callable[..., Any]]:
-    """A built-in model, or `build` from path/to/file.py:build, whose every error becomes one that says where."""
-    path, colon, function = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
-        from epijax.models import MODELS
-        from epijax.sweeps import nearest
-
-        if name.endswith(".py"):
-            raise ValueError(f"{name} is a file; name its function too, as in {name}:build")
-        if name not in MODELS:
-            raise ValueError(f"there is no model {name!r}; {nearest(name, MODELS)}")
-        return name, MODELS[name].build
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
-        raise ValueError(f"there is no Python file {path}")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(_blame(path, error)) from error
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{path} has no function {function!r}")
-    return f"{Path(path).resolve()}:{function}", _blamed(path, getattr(module, function))
-
-
-def _blamed(path: str, build: Callable[..., Any]) -> Callable[..., Any]:
-    from functools import wraps
-
-    @wraps(build)
-    def problem(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return build(*args, **kwargs)
-        except Exception as error:
-            raise ValueError(_blame(path, error)) from error
-
-    return problem
-
-
-def _blame(path: str, error: Exception) -> str:
-    """Where in the user's file the error arose, and which it is; with advice where JAX's tracing is the cause."""
-    import traceback
-
-    from jax.errors import JAXTypeError
-
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    told = (str(error).splitlines() or [""])[0].rstrip(".")
-    advice = "; maps are traced by JAX: choose by jnp.where, not by if, and do not call float()"
-    advice = advice if isinstance(error, JAXTypeError) else ""
-    return f"{path}{'' if line is None else f', line {line}'}: {type(error).__name__}: {told}{advice}"
-
-
-def _short(name: str) -> str:
-    """A name for files: the model's, or of a user's own the function's, the file's where that is just `build`."""
-    path, _, function = name.rpartition(":")
-    return Path(path).stem if function == "build" else function
-
-
-def _once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"{key} is given twice; drop one {option}")
-        values[key] = value
-    return values
-
-
-def _settings(settings: tuple[str, ...]) -> dict[str, float]:
-    return _once(map(_setting, settings), "--set")
-
-
-def _setting(text: str) -> tuple[str, float]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
-    try:
-        return key.strip(), float(value)
-    except ValueError:
-        raise ValueError(f"{key.strip()} must be a number; got {value!r}") from None
-
-
-def _axis(text: str, size: int | None) -> tuple[str, Any]:
-    key, equals, values = text.partition("=")
-    if not equals:
-        raise ValueError(
-            f"--axis takes NAME=START:STOP:NUM{'' if size is None else ' or NAME=START:STOP'}; got {text!r}"
-        )
-    from epijax.sweeps.jobfile import span
-
-    return key.strip(), span(key.strip(), values, size)
-
-
-def _prior(text: str | None) -> tuple[str, dict[str, float]]:
-    """The name of a prior and its numbers, by name; those without one in their order."""
-    from epijax.priors import PRIORS, parameters_of
-    from epijax.sweeps import nearest
-
-    name, colon, rest = (text or "uniform").partition(":")
-    more = ["points", "dirichlet"]
-    if name not in PRIORS and name not in more:
-        raise ValueError(f"there is no prior {name!r}; {nearest(name, [*PRIORS, *more])}")
-    given: dict[str, float] = {}
-    listed = name in ("weights", *more)
-    known = [] if listed else parameters_of(name)
-    parts = rest.split(",") if colon else []
-    for i, part in enumerate(parts):
-        left, equals, right = part.rpartition("=")
-        key = left.strip() if equals else str(i) if listed else known[i] if i < len(known) else ""
-        if not listed and key not in known:
-            raise ValueError(f"{name} takes {', '.join(known) or 'no numbers'}; got {rest!r}")
-        try:
-            given[key] = float(right)
-        except ValueError:
-            raise ValueError(f"--prior {name}: each of its numbers must be a number; got {right!r}") from None
-    return name, given
-
-
-def _log_prior(model: Any, name: str, given: dict[str, float], num: int, learners: int, key: Any) -> tuple[Any, Any]:
-    """Parameters, where they are no grid, and log weights: one prior for all, or one each."""
-    import jax
-    import numpy as np
-
-    import epijax as ej
-    from epijax.priors import PRIORS, parameters_of
-
-    if name == "points":
-        theta = np.array([[float(place)] for place in given])
-        if not given or (weights := np.array(list(given.values()))).min() < 0 or not weights.any():
-            raise ValueError("points takes θ=weight, as in points:0.3=1,0.7=2, weights not negative and not all zero")
-        with np.errstate(divide="ignore"):
-            return theta, np.log(weights)
-    if name == "dirichlet":
-        count = len(model.outcome_probs) if isinstance(model, ej.Finite) else num ** len(model.lower)
-        concentration = list(given.values()) if len(given) == count else list(given.values()) * count
-        if len(given) not in (1, count):
-            raise ValueError(f"dirichlet takes one concentration, or {count}; got {len(given)}")
-        return None, ej.priors.dirichlet(jax.random.fold_in(key, 1), concentration, learners)
-    if name == "weights":
-        return None, ej.priors.weights(model, *given.values())
-    missing = [parameter for parameter in parameters_of(name) if parameter not in given]
-    if missing:
-        raise ValueError(f"{name} takes {', '.join(parameters_of(name))}, as in {name}:2,5; {missing[0]} is missing")
-    return None, PRIORS[name](model, **given, num=num)
-
-
-def _part(text: str) -> tuple[int, int]:
-    k, slash, n = text.partition("/")
-    if not (slash and k.isdecimal() and n.isdecimal()):
-        raise ValueError(f"--part takes K/N, as in 3/64; got {text!r}")
-    return int(k), int(n)
-
-
-def _formats(text: str) -> list[str]:
-    suffixes = [part.strip().lower() for part in text.split(",")]
-    for suffix in suffixes:
-        if suffix not in ("png", "svg", "pdf"):
-            raise ValueError(f"pictures are png, svg or pdf; got {suffix!r}")
-    return suffixes
-
-
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -617,7 +467,7 @@ def _draw(dataset: Any, paths: list[Path], boundaries: bool) -> None:
     if boundaries:
         import epijax as ej
 
-        _, build = _model(dataset.attrs["model"])
+        _, build = model_of(dataset.attrs["model"])
         spans = {key: dataset[key].values[[0, -1]] for key in dataset["phase"].dims if key in dataset.coords}
         lines = ej.boundaries(build, spans, dataset.attrs["config"]["fixed"])
     figure = basin_map(dataset) if "unsafe_share" in dataset else phase_diagram(dataset, lines)

@@ -215,7 +215,7 @@ class Engine:
 
         points = [values.shape[1:] for values in self.grid.axes.values()]
         traced = jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct(point, self.dtype) for point in points))
-        kinds = traced.out_avals
+        kinds: Any = traced.out_avals
 
         def block(*axes: jax.Array) -> list[jax.Array]:
             solve_cells = jax.extend.core.jaxpr_as_fun(traced)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
-from scipy.sparse import block_diag
+from scipy.sparse import block_diag, csr_array
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -294,9 +294,9 @@ def _solve(programs: Sequence[Program]) -> list[float]:
     for presolve in (False, True):  # the first is faster, the second sturdier where numbers nearly tie
         solution = linprog(
             -np.isin(np.arange(last[-1] + 1), last).astype(float),
-            A_ub=-block_diag(solvable, format="csr"),
+            A_ub=-block_diag([*map(csr_array, solvable)], format="csr"),
             b_ub=np.zeros(sum(map(len, solvable))),
-            A_eq=block_diag(equations, format="csr"),
+            A_eq=block_diag([*map(csr_array, equations)], format="csr"),
             b_eq=np.concatenate(levels),
             bounds=(None, None),
             method="highs",

@@ -9,8 +9,9 @@ answers everything: where f ≥ 0 some best-fitting belief justifies action 0, w
 where f = 0, at a vertex of the envelope, a belief between them makes the agent indifferent.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,15 +109,16 @@ def _solve_cells(tolerance: float, differentiable: bool, given: tuple[Array, Arr
     num = utility.shape[1]
     priced = every_one(jnp.isfinite(utility).reshape(2 * num, *utility.shape[2:]))
     priced &= every_one((divergence >= 0).reshape(2 * num, *utility.shape[2:]))
-    tables, lines = apart(partial(_scaled, tolerance), utility, divergence)
+    once = _as_it_is if differentiable else apart  # a branch would stand in the way of derivatives
+    tables, lines = once(partial(_scaled, tolerance), utility, divergence)
     ends = [
         _difference(*(least(jnp.where(side, row, jnp.inf)) for side in tables.favours)) for row in tables.divergence
     ]
     uninformative = [every_one(row == row[0]) for row in tables.divergence]
-    outset = apart(partial(_outset, tolerance), tables, lines, ends)
+    outset = once(partial(_outset, tolerance), tables, lines, ends)
 
     def turn(walk: Walk) -> Walk:
-        return _turn(tables, lines, walk, tolerance, uninformative[0] & uninformative[1])
+        return _turn(once, tables, lines, walk, tolerance, uninformative[0] & uninformative[1])
 
     if differentiable:
         walk, _ = jax.lax.scan(lambda walk, _: (turn(walk), None), outset, length=num)
@@ -188,11 +190,13 @@ def _outset(tolerance: float, tables: Tables, lines: Lines, ends: list[Float[Arr
     )
 
 
-def _turn(tables: Tables, lines: Lines, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]) -> Walk:
-    """On to the next vertex of the envelope."""
-    middle, share = apart(_next, lines, walk.share, walk.height, walk.slope)
-    (along, bottom), (gap, height) = apart(_both_sides, lines, middle, share)
-    *slacks, slope = apart(partial(_what_fits, tolerance), tables.gain, lines, (middle, bottom), (share, height))
+def _turn(
+    once: Callable, tables: Tables, lines: Lines, walk: Walk, tolerance: float, teaches_nothing: Bool[Array, "*cells"]
+) -> Walk:
+    """On to the next vertex of the envelope; `once` computes what has several uses."""
+    middle, share = once(_next, lines, walk.share, walk.height, walk.slope)
+    (along, bottom), (gap, height) = once(_both_sides, lines, middle, share)
+    *slacks, slope = once(partial(_what_fits, tolerance), tables.gain, lines, (middle, bottom), (share, height))
 
     # A zero that f crosses on its way moves with the tables but does not vanish; a peak that just reaches zero does,
     # and where f is zero to within a tie along a stretch, the equilibrium could be anywhere on it.
@@ -295,3 +299,7 @@ def _lower(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*a
 
 def _higher(a: Float[Array, "*any"], b: Float[Array, "*any"]) -> Float[Array, "*any"]:
     return jnp.where(a > b, a, b)
+
+
+def _as_it_is(function: Callable, *arguments: Any) -> Any:
+    return function(*arguments)

@@ -133,7 +133,10 @@ def log_prior_of(model: Any, name: str, given: dict[str, float], num: int, learn
     from epijax.priors import PRIORS, parameters_of
 
     if name == "points":
-        theta = np.array([[float(place)] for place in given])
+        try:
+            theta = np.array([[float(place)] for place in given])
+        except ValueError:
+            raise ValueError(f"points takes θ=weight, as in points:0.3=1,0.7=2; got θ {', '.join(given)}") from None
         if not given or (weights := np.array(list(given.values()))).min() < 0 or not weights.any():
             raise ValueError("points takes θ=weight, as in points:0.3=1,0.7=2, weights not negative and not all zero")
         with np.errstate(divide="ignore"):

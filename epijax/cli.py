@@ -103,8 +103,16 @@ def _learning_options(command: Callable) -> Callable:
                 "--prior", metavar="NAME[:…]", help="beta:2,5, normal:mean=.3,std=.1, tilt:-2; uniform if left out."
             ),
             click.option("--points", default=65, show_default=True, help="Points of the prior for each parameter."),
-            click.option("--rounds", default=1024, show_default=True, help="Rounds that each learner plays."),
-            click.option("--learners", default=256, show_default=True, help="Learners, in each cell."),
+            click.option(
+                "--rounds",
+                default=1024,
+                show_default=True,
+                type=click.IntRange(8),
+                help="Rounds that each learner plays.",
+            ),
+            click.option(
+                "--learners", default=256, show_default=True, type=click.IntRange(1), help="Learners, in each cell."
+            ),
             click.option("--seed", default=0, show_default=True, help="Of what learners see."),
             click.option("--temperature", default=0.0, help="Of a logit choice, in payoff units; 0: best responses."),
             click.option("--discount", default=1.0, help="What evidence keeps of its weight each round."),

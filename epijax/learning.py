@@ -324,6 +324,10 @@ def tables_of(problem: Problem | FiniteProblem, num: int, parameters: Numbers | 
             theta = as_float(parameters)
             if theta.shape != (num, len(model.lower)):
                 raise ValueError(f"parameters must be [{num}, {len(model.lower)}], as log_prior is; got {theta.shape}")
+            if is_concrete(theta, model.lower, model.upper):
+                outside = (np.asarray(theta) < np.asarray(model.lower)) | (np.asarray(theta) > np.asarray(model.upper))
+                if outside.any():
+                    raise ValueError(f"parameters must lie in the box; {np.asarray(theta)[outside.any(1)][0]} does not")
         evidence = jnp.moveaxis(jax.vmap(partial(log_likelihoods, environment, model))(theta), 0, -1)
         utility = jax.vmap(partial(utilities, environment, model))(theta).T
     # What all parameters share changes no belief, and without it counts of many rounds lose less of their digits.

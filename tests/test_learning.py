@@ -387,6 +387,10 @@ def test_priors_are_what_they_are_called():
             {"problem": ej.models.sycophancy(0.5, 0.5), "parameters": [[0.1]]},
             r"parameters must be \[2, 1\], as log_prior is",
         ),
+        (
+            {"problem": ej.models.sycophancy(0.5, 0.5, upper=0.4), "parameters": [[0.1], [0.5]]},
+            r"parameters must lie in the box; \[0.5\] does not",
+        ),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(asked, message):

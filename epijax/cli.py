@@ -204,7 +204,7 @@ def phase_diagram(
 
     click.echo(_title(dataset))
     _tell(dataset, table, seconds)
-    if "unsafe_share" in dataset:
+    if "unsafe_share" in dataset and "unsafe_low" in dataset:
         mean, surely = float(dataset["unsafe_share"].mean()), float((dataset["unsafe_low"] > 0.5).mean())
         click.echo(f"unsafe limits: {mean:.2%} of learners; most learners of a cell in {surely:.2%} of cells, surely")
     for path in (store, output / f"{stem}.csv", *paths):

@@ -510,7 +510,9 @@ def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array) -> 
 
     seen = state["seen"]
     if tables.real:
-        happens = ndtri(draws["outcome"] + 2.0**-25) * _of(tables.outcomes[:, 0], play)
+        happens = ndtri(jnp.minimum(draws["outcome"] + 2.0**-25, 1 - jnp.finfo(seen.dtype).epsneg)) * _of(
+            tables.outcomes[:, 0], play
+        )
     else:
         happens = _which([_of(column, play) for column in tables.outcomes[:, :-1].T], draws["outcome"]).astype(
             seen.dtype

@@ -40,13 +40,14 @@ class Trajectories(eqx.Module):
 
     - `rounds`: `[C]`, the checkpoints: so many rounds were played.
     - `plays`: `[L, C, A]`, how often each action was played.
-    - `choices`: `[L, C, A]`, how often it was chosen; other than `plays` only where learners explore.
+    - `choices`: `[L, C, A]`, how often it was the best response chosen; other than `plays` where learners explore or
+      play by logit.
     - `switches`: `[L, C]`, how often a choice was not that of the round before.
-    - `longest`: `[L, C]`, the longest run of one choice since the checkpoint before.
+    - `longest`: `[L, C]`, the longest run of one choice, from its beginning, that reached beyond the checkpoint before.
     - `choice`: `[L, C]`, the choice of the last round.
     - `statistics`: `[L, C, A, M]`, all that the posterior depends on: for each action how often each outcome came, or,
-      where outcomes are real, how often it was played and the sum of what came beyond the true mean. `posterior` makes
-      beliefs of them.
+      where outcomes are real, how often it was played and the sum of what came beyond the true mean; of what is not
+      forgotten, and with its weight. `posterior` makes beliefs of them.
     - `refuted`: `[L]`, the round after which no parameter was possible any more, 0 if there was none such. What such a
       learner did from there on means nothing.
     """
@@ -83,7 +84,8 @@ class Tables(eqx.Module):
     evidence: Float[Array, "A M K"]
     utility: Float[Array, "A K"]
     outcomes: Float[Array, "A Y"]
-    exploration: Float[Array, ""] | float
+    exploration: Float[Array, ""]
+    explores: bool = eqx.field(static=True)  # false only where exploration is known to be zero
     real: bool = eqx.field(static=True)
 
 
@@ -102,8 +104,9 @@ def simulate(
 ) -> Trajectories:
     """Myopic Bayesians in a problem: x_t ∈ F(μ_{t−1}), y_t ~ Q(·|x_t), μ_t ∝ μ_{t−1} Q_θ(y_t|x_t) (theory §7).
 
-    The posterior is exact, in logarithms, from counts of what was seen. Of actions that pay the same within tolerance
-    the first is chosen. With the problem's exploration ε, a round in ε is played uniformly at random instead.
+    The posterior on these parameters is exact but for rounding, in logarithms, from counts of what was seen: in float32
+    log weights are off by some 1e-7 nats a round. Of actions that pay the same within tolerance the first is chosen.
+    With the problem's exploration ε, a share ε of rounds is played uniformly at random instead.
 
     **Arguments:**
 
@@ -115,7 +118,7 @@ def simulate(
     - `parameters`: `[K, D]`, a list of θ in place of the grid.
     - `checkpoints`: increasing numbers of rounds at which to look, the last one `rounds`; by default `rounds` halved
       down to one, which is what `limits` needs.
-    - `temperature`: τ of a logit choice, P(x) ∝ exp(E_μ U(x)/τ), in payoff units; 0 for best responses.
+    - `temperature`: τ of play by logit, P(x) ∝ exp(E_μ U(x)/τ), in payoff units; 0 for best responses.
     - `discount`: what evidence keeps of its weight each round; `window`: how many rounds are remembered. The prior is
       never forgotten. One of the two at most.
 
@@ -129,9 +132,13 @@ def simulate(
         raise ValueError(f"log_prior must be [parameters] or [learners, parameters]; got {log_prior.shape}")
     if is_concrete(log_prior):
         check_prior(np.atleast_2d(np.asarray(log_prior)))
+    most = min(_MOST_ROUNDS, 2 ** (jnp.finfo(tables.utility.dtype).nmant + 1))  # to which counts are exact
+    if not 1 <= rounds <= most or learners < 1:
+        raise ValueError(
+            f"there must be 1 to {most:,} rounds in {tables.utility.dtype} and 1 learner or more; got {rounds:,} and "
+            f"{learners}"
+        )
     stops = _halved(rounds) if checkpoints is None else np.asarray(checkpoints)
-    if not 1 <= rounds <= _MOST_ROUNDS or learners < 1:
-        raise ValueError(f"there must be 1 to {_MOST_ROUNDS} rounds and 1 learner or more; got {rounds} and {learners}")
     if stops.ndim != 1 or not stops.size or stops[0] < 1 or (np.diff(stops) <= 0).any() or stops[-1] != rounds:
         raise ValueError(f"checkpoints must increase from 1 or more to the number of rounds, {rounds}; got {stops}")
     if not 0 <= temperature < np.inf or not 0 < discount <= 1 or (window is not None and window < 1):
@@ -144,10 +151,11 @@ def simulate(
     words = jax.random.key_data(key)
     if words.shape != (2,):
         raise ValueError(f"key must be one threefry key, as of jax.random.key(0); got words of shape {words.shape}")
-    habits = (float(temperature), float(discount), window)
+    habits = (float(temperature), float(discount), None if window is None else min(window, rounds))
     at_top = is_concrete(tables.evidence, tables.utility, tables.outcomes, log_prior, words)
     run = _compiled(tuple(jax.local_devices()), at_top)
-    return run(tables, log_prior.T, words, jnp.asarray(stops, jnp.int32), learners=learners, habits=habits)
+    found = run(tables, log_prior.T, words, jnp.asarray(stops, jnp.int32), learners=learners, habits=habits)
+    return Trajectories(rounds=stops.astype(np.int32), **found)  # known on the host, in a trace too
 
 
 def posterior(
@@ -161,7 +169,7 @@ def posterior(
     log_prior, seen = as_float(log_prior), as_float(statistics)
     tables = tables_of(problem, log_prior.shape[-1], parameters)
     priors = log_prior if log_prior.ndim == 1 else log_prior.reshape(len(log_prior), *(1,) * (seen.ndim - 3), -1)
-    weights = _finite(priors) + jnp.einsum("...am,amk->...k", seen, tables.evidence)
+    weights = _finite(priors) + jnp.einsum("...am,amk->...k", seen, tables.evidence, precision="highest")
     weights = jnp.where(weights > _REFUTED, weights, -jnp.inf)
     return jnp.where(jnp.max(weights, axis=-1, keepdims=True) > -jnp.inf, jax.nn.log_softmax(weights), jnp.nan)
 
@@ -205,8 +213,8 @@ def limits(
     no frequency moved by more than `steady` between the two: `CYCLE` where runs last `block` rounds or more on average,
     `MIXTURE` where they are shorter. Otherwise `UNDECIDED`. `REFUTED` where no parameter was possible any more.
 
-    Near an indifferent belief, learners on a grid hop between its two nearest points like Berk's coin, in runs that
-    grow; more points make them rarer.
+    Choices are best responses, whatever is played in exploring or by logit. Near an indifferent belief, learners on a
+    grid hop between its two nearest points like Berk's coin, in runs that grow; more points make them rarer.
 
     Raises `ValueError` unless a quarter and a half of all rounds are among the checkpoints.
     """
@@ -241,7 +249,8 @@ def limits(
 class Basin(NamedTuple):
     """How often behaviour tends to unsafe play: the `share` of learners, with a confidence interval [`low`, `high`].
 
-    Unsafe is whoever chose an unsafe action in the last half of its rounds. `counted` learners are not refuted.
+    Unsafe is to whom an unsafe action was a best response in the last half of its rounds. `counted` learners are not
+    refuted.
     """
 
     share: float
@@ -253,13 +262,15 @@ class Basin(NamedTuple):
 def basin(limits: Limits, unsafe: Sequence[bool], level: float = 0.95) -> Basin:
     """P(limit unsafe | prior), with the exact (Clopper–Pearson) confidence interval of this `level`.
 
-    Raises `ValueError` unless `unsafe` has an entry an action.
+    Raises `ValueError` unless `unsafe` has an entry an action and `level` lies in (0, 1).
     """
     chosen = np.asarray(limits.chosen)
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1); got {level}")
     if len(unsafe) != chosen.shape[1]:
         raise ValueError(f"unsafe must have one entry for each of the {chosen.shape[1]} actions; got {len(unsafe)}")
     counted = np.asarray(limits.kind) != Limit.REFUTED
-    count, n = int((chosen[:, list(unsafe)].any(axis=1) & counted).sum()), int(counted.sum())
+    count, n = int((chosen[:, np.asarray(unsafe, bool)].any(axis=1) & counted).sum()), int(counted.sum())
     low, high = interval(np.array(count), n, level)
     return Basin(count / n if n else float("nan"), float(low), float(high), n)
 
@@ -271,14 +282,6 @@ def interval(count: np.ndarray, n: Any, level: float = 0.95) -> tuple[np.ndarray
         low = np.where(count > 0, betaincinv(np.maximum(count, 1), n - count + 1.0, tail), 0.0)
         high = np.where(count < n, betaincinv(count + 1.0, np.maximum(n - count, 1), 1 - tail), 1.0)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
-
-
-def uniforms(key: Array, learners: UInt[Array, "L"], rounds: int) -> tuple[Array, Array, Array]:
-    """The draws of these learners in [0, 1), 24 bits each: outcomes, choices and exploration, `[L, rounds]`."""
-    words, counters = jax.random.key_data(key), jnp.arange(rounds, dtype=jnp.uint32)
-    outcomes, choices = threefry(words, *jnp.broadcast_arrays(learners[:, None], counters))
-    explores, _ = threefry(words, *jnp.broadcast_arrays(learners[:, None], counters | _EXPLORES))
-    return _unit(outcomes, float), _unit(choices, float), _unit(explores, float)
 
 
 def threefry(key: UInt[Array, "2"], first: UInt[Array, "*n"], second: UInt[Array, "*n"]) -> tuple[Array, Array]:
@@ -340,7 +343,8 @@ def tables_of(problem: Problem | FiniteProblem, num: int, parameters: Numbers | 
         rest = jnp.cumsum(environment.outcome_probs[:, ::-1], axis=1)[:, ::-1]
         to_come = jnp.pad(rest[:, 1:], ((0, 0), (0, 1)))
         outcomes = jnp.where(to_come > 0, jnp.cumsum(environment.outcome_probs, axis=1), 2)  # the last is never passed
-    return Tables(_finite(evidence - shared), utility, outcomes, problem.exploration, real)
+    exploration = jnp.asarray(problem.exploration, utility.dtype)
+    return Tables(_finite(evidence - shared), utility, outcomes, exploration, problem.explores(), real)
 
 
 def check_prior(log_prior: np.ndarray) -> None:
@@ -366,7 +370,7 @@ def _compiled(devices: tuple, at_top: bool) -> Any:
 
 def _simulate(
     devices: tuple, tables: Tables, log_prior: Array, words: Array, stops: Array, learners: int, habits: tuple
-) -> Trajectories:
+) -> dict[str, Array]:
     """All learners, shared out among the devices, and on each taken in blocks that stay in the cache."""
     block = min(-(-learners // len(devices)), max(64, _BLOCK // len(log_prior)))
     padded = -(-learners // (block * len(devices))) * block * len(devices)
@@ -391,7 +395,7 @@ def _simulate(
         out_specs=split,
         check_vma=False,
     )
-    return Trajectories(rounds=stops, **jax.tree.map(lambda leaf: leaf[:learners], shared(log_prior, lanes)))
+    return jax.tree.map(lambda leaf: leaf[:learners], shared(log_prior, lanes))
 
 
 def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: Array, habits: tuple) -> dict:
@@ -413,8 +417,7 @@ def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: A
         "refuted": zeros,
     }
     log_prior = _finite(log_prior)
-    explores = not isinstance(tables.exploration, float)
-    if explores:
+    if tables.explores or habits[0] > 0:
         state["choices"] = state["plays"]
     if window is not None:
         state["memory"] = jnp.zeros((window, 2, *lanes.shape), dtype)
@@ -424,7 +427,7 @@ def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: A
 
     def rounds_until(carry: tuple, stop: Array) -> tuple:
         state, start = carry
-        state = state | {"longest": zeros, "run": zeros}
+        state = state | {"longest": zeros}
 
         def one_round(t: Array, state: dict) -> dict:
             return _round(tables, judge, habits, state, t) | {"draws": draws(t + 1)}
@@ -439,7 +442,7 @@ def learn(tables: Tables, log_prior: Array, words: Array, lanes: Array, stops: A
         made = {"outcome": _unit(outcome, dtype)}
         if habits[0] > 0:
             made["choosing"] = _unit(choosing, dtype)
-        if explores:
+        if tables.explores:
             made["exploring"] = _unit(threefry(words, lanes, counter | _EXPLORES)[0], dtype)
         return made
 
@@ -491,28 +494,26 @@ def _round(tables: Tables, judge: Any, habits: tuple, state: dict, t: Array) -> 
     num_actions = len(tables.utility)
     actions = jnp.arange(num_actions)[:, None]
     leads, total, largest = judge(state["seen"], state.get("bound"))
-    if temperature > 0:
-        odds = jax.nn.softmax(leads / (total * temperature), axis=0)
-        choice = _which(list(jnp.cumsum(odds, axis=0)[:-1]), draws["choosing"])
-    else:
-        best = jnp.max(leads, axis=0)
-        close = tolerance_of(tables.utility.dtype) * jnp.max(jnp.abs(tables.utility)) * total
-        choice = jnp.full(total.shape, num_actions - 1, jnp.int32)
-        for action in reversed(range(num_actions - 1)):
-            choice = jnp.where(leads[action] >= best - close, action, choice)
+    best = jnp.max(leads, axis=0)
+    close = tolerance_of(tables.utility.dtype) * jnp.max(jnp.abs(tables.utility)) * total
+    choice = jnp.full(total.shape, num_actions - 1, jnp.int32)
+    for action in reversed(range(num_actions - 1)):
+        choice = jnp.where(leads[action] >= best - close, action, choice)
     play, after = choice, {}
     if "choices" in state:
-        exploring = draws["exploring"]
         after["choices"] = state["choices"] + (actions == choice)
+    if temperature > 0:
+        odds = jax.nn.softmax(leads / (total * temperature), axis=0)
+        play = _which(list(jnp.cumsum(odds, axis=0)[:-1]), draws["choosing"])
+    if tables.explores:
+        exploring = draws["exploring"]
         anything = exploring / jnp.where(tables.exploration > 0, tables.exploration, 1) * num_actions
         any_action = jnp.minimum(anything.astype(jnp.int32), num_actions - 1)
-        play = jnp.where(exploring < tables.exploration, any_action, choice)
+        play = jnp.where(exploring < tables.exploration, any_action, play)
 
     seen = state["seen"]
     if tables.real:
-        happens = ndtri(jnp.minimum(draws["outcome"] + 2.0**-25, 1 - jnp.finfo(seen.dtype).epsneg)) * _of(
-            tables.outcomes[:, 0], play
-        )
+        happens = _normal(draws["outcome"]) * _of(tables.outcomes[:, 0], play)
     else:
         happens = _which([_of(column, play) for column in tables.outcomes[:, :-1].T], draws["outcome"]).astype(
             seen.dtype
@@ -573,3 +574,8 @@ def _which(cumulative: list[Array], draw: Float[Array, "L"]) -> Int[Array, "L"]:
 def _unit(word: UInt[Array, "*n"], dtype: Any) -> Float[Array, "*n"]:
     """A number in [0, 1) of the highest 24 bits, which float32 holds exactly."""
     return (word >> 8).astype(dtype) * 2.0**-24
+
+
+def _normal(draw: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """A standard normal number from one in [0, 1), finite: in float32 the largest draw and half a step would be one."""
+    return ndtri(jnp.minimum(draw + 2.0**-25, 1 - jnp.finfo(draw.dtype).epsneg))

@@ -26,7 +26,7 @@ def learn(
     window: int | None = None,
     tolerance: float = 1e-9,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], FloatArray]:
-    """What one learner plays and chooses, and what it believes in the end.
+    """What one learner plays, what its best response was (theory §1), and what it believes in the end.
 
     **Arguments:** `outcome_probs`, `payoffs`: `[A, Y]`; `subjective_probs`: `[K, A, Y]`; `log_prior`: `[K]`; `draws`:
     numbers in [0, 1), `[T]` each, of outcomes, choices and exploration; the rest as of `ej.simulate`; `tolerance`, the
@@ -85,12 +85,12 @@ def _learn(utility, log_prior, draws, outcome, exploration, temperature, discoun
     for happening, choosing, exploring in zip(*(np.asarray(d, float) for d in draws), strict=True):
         belief = _normalised(prior + (evidence if window is None else sum(remembered, np.zeros_like(prior))))
         worth = utility @ belief
+        choice = play = int(np.flatnonzero(worth >= worth.max() - tolerance * scale)[0])
         if temperature > 0:
             odds = np.exp((worth - worth.max()) / temperature)
-            choice = int((choosing >= np.cumsum(odds / odds.sum())[:-1]).sum())
-        else:
-            choice = int(np.flatnonzero(worth >= worth.max() - tolerance * scale)[0])
-        play = min(int(exploring / exploration * num_actions), num_actions - 1) if exploring < exploration else choice
+            play = int((choosing >= np.cumsum(odds / odds.sum())[:-1]).sum())
+        if exploring < exploration:
+            play = min(int(exploring / exploration * num_actions), num_actions - 1)
         _, added = outcome(play, happening)
         remembered.append(added)
         evidence = discount * evidence + added

@@ -14,6 +14,7 @@ from epijax.learning import Limit
 
 KEY = jax.random.key(20251116)
 HABIT = (0.0, 1.0, None)  # of a best response that forgets nothing
+SINGLE = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ej.models.berks_coin())
 HABITS = [
     {},
     {"discount": 0.9},
@@ -38,6 +39,22 @@ def restless(count: int, *sizes) -> list[ej.Problem]:
     return list(islice((problem for problem in drawn if not ej.solve(problem).pure.any()), count))
 
 
+def runs(paths: np.ndarray) -> np.ndarray:
+    """How long the run of one choice is by then, of paths `[L, T]`."""
+    lengths = np.ones(paths.shape, int)
+    for t in range(1, paths.shape[1]):
+        lengths[:, t] += np.where(paths[:, t] == paths[:, t - 1], lengths[:, t - 1], 0)
+    return lengths
+
+
+def uniforms(key: jax.Array, learners: jax.Array, rounds: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The draws of these learners: of outcomes, of choices and of exploration, `[L, rounds]`."""
+    words, counters = jax.random.key_data(key), jnp.arange(rounds, dtype=jnp.uint32)
+    outcomes, choices = learning.threefry(words, *jnp.broadcast_arrays(learners[:, None], counters))
+    explores, _ = learning.threefry(words, *jnp.broadcast_arrays(learners[:, None], counters | jnp.uint32(1 << 31)))
+    return tuple(np.asarray(word >> 8) / 2.0**24 for word in (outcomes, choices, explores))
+
+
 def paths(trajectories: learning.Trajectories) -> tuple[np.ndarray, np.ndarray]:
     """Plays and choices round by round, of trajectories that were looked at in each."""
     counts = [np.diff(np.asarray(c), axis=1, prepend=0) for c in (trajectories.plays, trajectories.choices)]
@@ -51,7 +68,7 @@ def paths(trajectories: learning.Trajectories) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("num_actions", "num_outcomes", "exploration"), [(2, 2, 0.0), (3, 4, 0.3)])
 def test_the_path_is_that_of_the_reference(num_actions, num_outcomes, exploration, habits):
     rounds, learners = 80, 3
-    draws = learning.uniforms(KEY, jnp.arange(learners, dtype=jnp.uint32), rounds)
+    draws = uniforms(KEY, jnp.arange(learners, dtype=jnp.uint32), rounds)
     switches = 0
     for problem in restless(3, num_actions, num_outcomes, 6, exploration):
         log_prior = np.log(np.random.default_rng(2).dirichlet(np.ones(6), learners))
@@ -82,7 +99,7 @@ def test_real_outcomes_have_the_path_of_the_reference(habits):
     problem = ej.models.monopolist(exploration=0.1)
     log_prior = ej.priors.uniform(problem.model, 5)
     found = ej.simulate(problem, log_prior, KEY, rounds, learners, checkpoints=range(1, rounds + 1), **habits)
-    draws = learning.uniforms(KEY, jnp.arange(learners, dtype=jnp.uint32), rounds)
+    draws = uniforms(KEY, jnp.arange(learners, dtype=jnp.uint32), rounds)
     grid = learning.parameter_grid(problem.model, 5)
     beliefs = ej.posterior(problem, log_prior, found.statistics[:, -1])
     environment = problem.environment
@@ -108,7 +125,7 @@ def test_a_box_is_a_grid_and_what_is_impossible_is_never_believed_again():
     log_prior = ej.priors.beta(problem.model, 2.0, 5.0, 33)
     found = ej.simulate(problem, log_prior, KEY, 80, 4, checkpoints=range(1, 81), discount=0.5)
     probs = jax.vmap(problem.model.probs)(learning.parameter_grid(problem.model, 33))
-    draws = learning.uniforms(KEY, jnp.arange(4, dtype=jnp.uint32), 80)
+    draws = uniforms(KEY, jnp.arange(4, dtype=jnp.uint32), 80)
     beliefs = np.exp(ej.posterior(problem, log_prior, found.statistics))
     for i in range(4):
         right = reference_learning.learn(
@@ -122,6 +139,14 @@ def test_a_box_is_a_grid_and_what_is_impossible_is_never_believed_again():
         np.testing.assert_array_equal(paths(found)[0][i], right[0])
         np.testing.assert_allclose(beliefs[i, -1], right[2], atol=1e-9)
     assert (beliefs[:, -1, [0, -1]] == 0).all(), "both ends were refuted within 80 rounds"
+
+
+def test_normal_noise_is_finite_in_single_precision():
+    with jax.enable_x64(False):
+        words = jnp.array([0, 0xFFFFFFFF, 0x80000000], jnp.uint32)
+        noise = np.asarray(learning._normal(learning._unit(words, jnp.float32)))
+    assert noise.dtype == np.float32
+    np.testing.assert_allclose(noise, [-5.42, 5.29, 0], atol=0.01)
 
 
 # Counts
@@ -157,11 +182,8 @@ def test_what_is_counted():
     np.testing.assert_allclose(found.recent[:, 1, 0], (plays[:, 10:] == 0).mean(1), rtol=1e-15)
     np.testing.assert_array_equal(found.choice[:, -1], choices[:, -1])
     np.testing.assert_array_equal(found.switches[:, -1], (np.diff(choices, axis=1) != 0).sum(1))
-    runs = [
-        max(len(run) for run in "".join(map(str, c)).replace("01", "0 1").replace("10", "1 0").split())
-        for c in choices[:, 10:]
-    ]
-    np.testing.assert_array_equal(found.longest[:, 1], runs)
+    np.testing.assert_array_equal(found.longest[:, 0], runs(choices)[:, :10].max(1))
+    np.testing.assert_array_equal(found.longest[:, 1], runs(choices)[:, 10:].max(1))
     assert (np.asarray(found.statistics).sum((-1, -2)) == [10, 50]).all()
 
 
@@ -295,11 +317,7 @@ def test_kinds_of_limits():
         total = choices.shape[1]
         stops = np.array([total // 4, total // 2, total])
         counts = np.cumsum(choices[..., None] == np.arange(2), axis=1)[:, stops - 1]
-        longest = np.zeros((len(choices), 3), int)
-        for i, path in enumerate(choices):
-            for c, piece in enumerate(np.split(path, stops[:-1])):
-                ends = np.flatnonzero(np.diff(piece)) + 1
-                longest[i, c] = np.diff([0, *ends, len(piece)]).max()
+        longest = np.stack([piece.max(1) for piece in np.split(runs(choices), stops[:-1], axis=1)], axis=1)
         switches = np.cumsum(np.diff(choices, axis=1, prepend=choices[:, :1]) != 0, axis=1)[:, stops - 1]
         counts, longest, switches = (jnp.asarray(each, jnp.int32) for each in (counts, longest, switches))
         none = jnp.zeros((len(choices), 3, 2, 2))
@@ -325,6 +343,39 @@ def test_kinds_of_limits():
     found = ej.limits(trajectories(np.stack(list(paths.values()))))
     assert [Limit(int(kind)).name for kind in found.kind] == [kind.name for kind in paths]
     np.testing.assert_array_equal(found.action, [0, -1, -1, -1, -1])
+
+
+def test_more_checkpoints_change_no_limit():
+    problem = ej.models.berks_coin()
+    usual = ej.limits(ej.simulate(problem, np.zeros(2), KEY, 1024, 300))
+    often = sorted({*range(20, 1024, 20), 256, 512, 1024})
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        usual,
+        ej.limits(ej.simulate(problem, np.zeros(2), KEY, 1024, 300, checkpoints=often)),
+    )
+    assert len(np.unique(usual.kind)) > 2
+
+
+def test_limits_can_be_compiled_and_mapped():
+    def kinds(p):
+        problem = ej.models.sycophancy(p, 0.2)
+        return ej.limits(ej.simulate(problem, jnp.zeros(33), KEY, 256, 20))
+
+    alone = [kinds(p) for p in (0.3, 0.8)]
+    for i, p in enumerate((0.3, 0.8)):
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(kinds)(p), alone[i])
+        many = jax.jit(jax.vmap(kinds))(jnp.array([0.3, 0.8]))
+        jax.tree.map(lambda leaf, one, i=i: np.testing.assert_array_equal(leaf[i], one), many, alone[i])
+
+
+def test_slips_of_a_logit_player_are_no_limits():
+    problem = ej.models.sycophancy(0.3, 0.8)
+    found = ej.simulate(problem, ej.priors.uniform(problem.model, 33), KEY, 1024, 200, temperature=0.2)
+    assert (np.asarray(found.plays)[:, -1, 0] > 0).all()
+    ends = ej.limits(found)
+    assert ej.basin(ends, problem.unsafe).share == 0
+    assert ej.basin(ends, (False, True)).share == 1
 
 
 def test_the_interval_is_that_of_scipy():
@@ -376,6 +427,12 @@ def test_priors_are_what_they_are_called():
         ({"checkpoints": [4, 2, 16]}, "checkpoints must increase"),
         ({"checkpoints": [4, 8]}, "checkpoints must increase .* to the number of rounds, 16"),
         ({"temperature": -1.0}, "temperature must not be negative"),
+        ({"temperature": np.nan}, "temperature must not be negative"),
+        ({"rounds": 2**31}, "1 to 1,073,741,824 rounds in float64"),
+        (
+            {"log_prior": np.zeros(2, np.float32), "problem": SINGLE, "rounds": 2**24 + 1},
+            "16,777,216 rounds in float32",
+        ),
         ({"discount": 0.0}, r"discount in \(0, 1\]"),
         ({"window": 0}, "window 1 or more"),
         ({"window": 3, "discount": 0.5}, "two ways to forget; choose one"),

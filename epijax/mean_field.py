@@ -4,13 +4,14 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Float
 
-from epijax.boxes import best_fit
+from epijax.boxes import best_fit, box_of, nearest
 from epijax.environment import Numbers, as_float
 from epijax.problem import FiniteProblem, Problem
 from epijax.response import utilities
@@ -19,17 +20,23 @@ from epijax.solver import solve
 from epijax.subjective import Finite
 from epijax.tables import tabulate
 
-_NEAR = 1e-3  # how far from a rest point of three actions and more its surroundings are looked at
-_STEPS, _STEP = 4000, 2e-3  # steps from there, in parts of that
-_RIM = 24  # directions, besides those of the pure strategies
+_NEAR = 0.01  # how far from a rest point of three actions and more its surroundings are looked at, at most
+_HORIZON = 1.25  # for how long from there, in logarithms of time, at most
+_MOST_STEPS = 1 << 19
+_RIM = 16  # directions, besides those of the pure strategies
 
 
 class Rest(IntEnum):
-    """What the flow does near a rest point: comes from every side, leaves to every side, or some of each."""
+    """What the flow does near a rest point: comes from every side, leaves to every side, some of each, or none of it.
+
+    Undecided: where play tells nothing apart and any belief will do, or where the flow goes neither way in the time
+    that it is followed.
+    """
 
     ATTRACTING = 0
     REPELLING = 1
     SADDLE = 2
+    UNDECIDED = 3
 
 
 class RestPoints(NamedTuple):
@@ -79,27 +86,36 @@ def _flow(tables: FiniteProblem, start: Array, step: Array, steps: int, log_prio
 
 def _response(tables: FiniteProblem, strategy: Array, log_prior: Array) -> Array:
     """The first best response to the prior on what fits best."""
-    tolerance = tolerance_of(strategy.dtype)
+    worth = tables.utility @ jax.nn.softmax(jnp.where(_fits(tables, strategy), log_prior, -jnp.inf))
+    return jnp.argmax(worth >= jnp.max(worth) - tolerance_of(strategy.dtype) * jnp.max(jnp.abs(tables.utility)))
+
+
+def _fits(tables: FiniteProblem, strategy: Array) -> Array:
+    """Which parameters fit best, `[K]`."""
     finite = jnp.where(jnp.isfinite(tables.divergence), tables.divergence, 0)
     misfit = strategy @ finite + jnp.where(
         jnp.any(jnp.isinf(tables.divergence) & (strategy[:, None] > 0), axis=0), jnp.inf, 0
     )
-    fits = misfit <= jnp.min(misfit) + tolerance * jnp.max(finite)
-    worth = tables.utility @ jax.nn.softmax(jnp.where(fits, log_prior, -jnp.inf))
-    return jnp.argmax(worth >= jnp.max(worth) - tolerance * jnp.max(jnp.abs(tables.utility)))
+    return misfit <= jnp.min(misfit) + tolerance_of(strategy.dtype) * jnp.max(finite)
 
 
-def rest_points(problem: Problem | FiniteProblem, num: int = 257) -> RestPoints:
+def rest_points(problem: Problem | FiniteProblem) -> RestPoints:
     """Where frequencies may rest: the Berk–Nash equilibria that `solve` lists, and what the flow does around them.
 
     For two actions exactly: between rest points the flow has one direction, that of the best response there. For more,
-    by integrating the flow from a small circle around each, on tables with `num` points a dimension.
+    by following the flow from points on a small circle around each, until all have left to four times the distance or
+    come back to a quarter of it, or for 1.25 units of the logarithm of time: it leaves if it ends at twice the distance
+    or more, and comes back if at half of it or less. That is as good as the directions tried, each of which has one
+    solution. Strict equilibria attract [FLS21]; and a mixture of some actions that is left in all directions tried is a
+    saddle: the others die out, along a surface too thin to be tried.
 
     A pure rest point is repelling if other beliefs would be learned as soon as anything else were played; who never
     does so stays. (Compliance of the deception model out of pessimism is one.)
 
     Raises `ValueError` where the solver gives no answer: a tie, or all beliefs refuted.
     """
+    if isinstance(problem, Problem) and isinstance(problem.model, Finite):
+        problem = tabulate(problem)
     solution = solve(problem)
     status = Status(int(solution.status))
     if status != Status.SOLVED:
@@ -107,43 +123,85 @@ def rest_points(problem: Problem | FiniteProblem, num: int = 257) -> RestPoints:
     pure = np.eye(problem.num_actions)[np.asarray(solution.pure)]
     found = np.concatenate([pure, np.asarray(solution.mixed, float)[: int(solution.num_mixed)]])
     if problem.num_actions == 2:
-        return _on_a_line(problem, found)
-    tables = problem if isinstance(problem, FiniteProblem) else tabulate(problem, num)
-    return RestPoints(found, np.array([_around(tables, point) for point in found], int))
-
-
-def _on_a_line(problem: Problem | FiniteProblem, found: npt.NDArray[np.float64]) -> RestPoints:
-    share = found[:, 0]
-    places = np.unique([0.0, 1.0, *share])
-    upward = [_goes_to_first(problem, (low + high) / 2) for low, high in pairwise(places)]
-    kinds = []
-    for point in share:
-        i = int(np.flatnonzero(places == point)[0])
-        towards = ([upward[i - 1]] if i > 0 else []) + ([not upward[i]] if i < len(upward) else [])
-        kinds.append(Rest.ATTRACTING if all(towards) else Rest.SADDLE if any(towards) else Rest.REPELLING)
+        kinds = _on_a_line(problem, found)
+    else:
+        strict = np.pad(np.asarray(solution.strict)[np.asarray(solution.pure)], (0, len(found) - len(pure)))
+        kinds = [
+            Rest.ATTRACTING if sure else _around(problem, at, found) for at, sure in zip(found, strict, strict=True)
+        ]
     return RestPoints(found, np.array(kinds, int))
 
 
-def _goes_to_first(problem: Problem | FiniteProblem, share: float) -> bool:
-    """Whether the first of two actions is the better one, given what is learned where it has this share."""
+def _on_a_line(problem: Problem | FiniteProblem, found: npt.NDArray[np.float64]) -> list[Rest]:
+    places = np.unique([0.0, 1.0, *found[:, 0]])
+    signs = [_sign_of_lead(problem, (low + high) / 2) for low, high in pairwise(places)]
+    kinds = []
+    for point in found[:, 0]:
+        i = int(np.flatnonzero(places == point)[0])
+        towards = ([signs[i - 1]] if i > 0 else []) + ([-signs[i]] if i < len(signs) else [])
+        kinds.append(_kind(np.array(towards) > 0, np.array(towards) < 0))
+    return kinds
+
+
+def _sign_of_lead(problem: Problem | FiniteProblem, share: float) -> int:
+    """Whether the first of two actions (1) or the other (−1) is better, given what is learned where the first has this
+    share; 0 if that depends on which of the parameters that fit best is believed, or neither is."""
     strategy = jnp.array([share, 1 - share])
-    if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
-        first, second = utilities(problem.environment, problem.model, best_fit(problem, strategy).theta)
-        return bool(first > second)
-    tables = problem if isinstance(problem, FiniteProblem) else tabulate(problem)
-    return bool(_response(tables, strategy, jnp.zeros(tables.utility.shape[1])) == 0)
+    if isinstance(problem, FiniteProblem):
+        worth = problem.utility[:, _fits(problem, strategy)]
+    else:
+        best = best_fit(problem, strategy).extremes
+        thetas = best[~jnp.isnan(best).any(axis=1)]
+        worth = jax.vmap(lambda theta: utilities(problem.environment, box_of(problem), theta), out_axes=1)(thetas)
+    lead, close = worth[0] - worth[1], tolerance_of(worth.dtype) * jnp.max(jnp.abs(worth))
+    return int((lead > close).all()) - int((lead < -close).all())
 
 
-def _around(tables: FiniteProblem, point: npt.NDArray[np.float64]) -> Rest:
-    """By where the flow goes from a small circle around the point, inside the simplex."""
+def _kind(back: npt.NDArray[np.bool_], leave: npt.NDArray[np.bool_]) -> Rest:
+    if back.all():
+        return Rest.ATTRACTING
+    if back.any() and leave.any():
+        return Rest.SADDLE
+    return Rest.REPELLING if leave.all() else Rest.UNDECIDED
+
+
+def _around(problem: Problem | FiniteProblem, point: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> Rest:
+    """By where the flow goes from a small circle around the point, inside the simplex, away from other rest points."""
+    gaps = np.linalg.norm(found - point, axis=1)
+    radius = min([_NEAR, *(gaps[gaps > 0] / 4)])
     draws = np.random.default_rng(0).dirichlet(np.ones(len(point)), _RIM)
-    corners = np.eye(len(point))[point < 1]
-    towards = np.concatenate([corners, draws]) - point
-    starts = point + _NEAR * towards / np.linalg.norm(towards, axis=1, keepdims=True).clip(_NEAR)
-    weights = jnp.zeros(tables.utility.shape[1])
-    paths = jax.vmap(lambda start: _flow(tables, start, jnp.asarray(_STEP * _NEAR), _STEPS, weights))(
-        jnp.asarray(starts)
-    )
-    away = np.linalg.norm(np.asarray(paths) - point, axis=2)
-    back = away[:, -1] <= away[:, 0]
-    return Rest.ATTRACTING if back.all() else Rest.SADDLE if back.any() else Rest.REPELLING
+    towards = np.concatenate([np.eye(len(point))[point < 1], draws]) - point
+    starts = point + radius * towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    step = radius**2 / 40  # where best responses take turns around a point, steps h end some √h away from it
+    steps = min(_MOST_STEPS, int(_HORIZON / step))
+    away = np.asarray(_ends(problem, jnp.asarray(point), jnp.asarray(starts), *map(jnp.asarray, (radius, step, steps))))
+    kind = _kind(away <= radius / 2, away >= 2 * radius)
+    return Rest.SADDLE if kind == Rest.REPELLING and 1 < np.count_nonzero(point) < len(point) else kind
+
+
+@eqx.filter_jit
+def _ends(
+    problem: Problem | FiniteProblem, point: Array, starts: Array, radius: Array, step: Array, most: Array
+) -> Array:
+    """How far from the point the flow ends, from each start."""
+
+    def respond(strategy: Array) -> Array:
+        if isinstance(problem, FiniteProblem):
+            return _response(problem, strategy, jnp.zeros(problem.utility.shape[1]))
+        theta, _ = nearest(problem, problem.explored(strategy))
+        return jnp.argmax(utilities(problem.environment, box_of(problem), theta))
+
+    def away(strategies: Array) -> Array:
+        return jnp.linalg.norm(strategies - point, axis=1)
+
+    def onward(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        strategies, taken = state
+        responses = jax.nn.one_hot(jax.vmap(respond)(strategies), len(point), dtype=strategies.dtype)
+        return (1 - step) * strategies + step * responses, taken + 1
+
+    def open_still(state: tuple[Array, Array]) -> Array:
+        distance = away(state[0])
+        return jnp.any((distance > radius / 4) & (distance < 4 * radius)) & (state[1] < most)
+
+    ends, _ = jax.lax.while_loop(open_still, onward, (starts, jnp.int32(0)))
+    return away(ends)

@@ -17,6 +17,8 @@ from epijax.mean_field import Rest
         (ej.models.deception(0.8), {0.0: Rest.ATTRACTING}),
         (ej.models.deception(0.2), {1.0: Rest.ATTRACTING, 0.0: Rest.REPELLING}),
         (ej.models.deception(0.8, upper=0.4), {1.0: Rest.ATTRACTING}),
+        (ej.models.berks_coin(), {1.0: Rest.UNDECIDED, 0.0: Rest.UNDECIDED}),
+        (ej.models.berks_coin(bias=0.7), {1.0: Rest.ATTRACTING}),
     ],
 )
 def test_rest_points_of_two_actions(problem, expected):
@@ -66,7 +68,8 @@ def test_strict_equilibria_attract_whatever_the_number_of_actions():
             kinds[Rest(int(kind))] += 1
             if strategy.max() == 1 and bool(solution.strict[int(strategy.argmax())]):
                 assert kind == Rest.ATTRACTING
-    assert all(kinds.values()), kinds
+    assert min(kinds[kind] for kind in (Rest.ATTRACTING, Rest.REPELLING, Rest.SADDLE)) > 0, kinds
+    assert kinds[Rest.UNDECIDED] < 3, kinds
 
 
 def test_of_two_actions_both_ways_agree():
@@ -85,6 +88,24 @@ def test_of_two_actions_both_ways_agree():
         np.testing.assert_array_equal(two.kind == Rest.ATTRACTING, three.kind == Rest.ATTRACTING)
         seen += len(two.kind)
     assert seen > 40
+
+
+@pytest.mark.parametrize(
+    ("p_agree", "p_honest", "reward_honest"),
+    [(0.3, 0.2, 1.0), (0.3, 0.2, 1.1), (0.31, 0.17, 0.93), (0.25, 0.33, 1.05), (0.2, 0.1, 0.9), (0.7, 0.6, 1.0)],
+)
+def test_a_third_action_that_is_never_worth_it_changes_nothing(p_agree, p_honest, reward_honest):
+    two = ej.models.sycophancy(p_agree, p_honest, reward_honest=reward_honest)
+    truth = ej.Environment(
+        np.vstack([two.environment.outcome_probs, [0.5, 0.5]]), np.vstack([two.environment.payoffs, [-9.0, -9.0]])
+    )
+    model = ej.AffineBernoulli((0.0, 1.0, 0.5), (1.0, -1.0, 0.0), 0.0, 1.0)
+    right, found = ej.rest_points(two), ej.rest_points(ej.Problem(truth, model))
+    np.testing.assert_allclose(found.strategy[:, :2], right.strategy, atol=1e-9)
+    inside = (right.strategy > 0).all(axis=1)  # a mixture that repels along the line attracts from the third action
+    np.testing.assert_array_equal(
+        found.kind, np.where(inside & (right.kind == Rest.REPELLING), Rest.SADDLE, right.kind)
+    )
 
 
 @pytest.mark.parametrize(

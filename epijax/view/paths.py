@@ -15,7 +15,12 @@ from epijax.tables import parameter_grid
 from epijax.view.plot import INK, STYLE
 
 _SHOWN = 30  # learners drawn one by one
-_MARKS = {Rest.ATTRACTING: ("-", "o"), Rest.SADDLE: ("-.", "s"), Rest.REPELLING: (":", "X")}  # line, and mark
+_MARKS = {  # line, and mark
+    Rest.ATTRACTING: ("-", "o"),
+    Rest.SADDLE: ("-.", "s"),
+    Rest.REPELLING: (":", "X"),
+    Rest.UNDECIDED: ("--", "D"),
+}
 
 
 @rc_context(STYLE)

@@ -108,20 +108,28 @@ def prior_of(text: str | None) -> tuple[str, dict[str, float]]:
     more = ["points", "dirichlet"]
     if name not in PRIORS and name not in more:
         raise ValueError(f"there is no prior {name!r}; {nearest(name, [*PRIORS, *more])}")
-    given: dict[str, float] = {}
-    listed = name in ("weights", *more)
-    known = [] if listed else parameters_of(name)
     parts = rest.split(",") if colon else []
+    if name in ("weights", "dirichlet"):
+        known, takes = [str(i) for i in range(1, len(parts) + 1)], f"numbers alone, as in {name}:1,3"
+    elif name == "points":
+        known, takes = [], "θ=weight, as in points:0.3=1,0.7=2"
+    else:
+        known = parameters_of(name)
+        takes = ", ".join(known) or "no numbers"
+    pairs = []
     for i, part in enumerate(parts):
-        left, equals, right = part.rpartition("=")
-        key = left.strip() if equals else str(i) if listed else known[i] if i < len(known) else ""
-        if not listed and key not in known:
-            raise ValueError(f"{name} takes {', '.join(known) or 'no numbers'}; got {rest!r}")
+        left, equals, right = (text.strip() for text in part.rpartition("="))
+        if name == "points":
+            fits = bool(equals)
+        else:
+            fits = left in known and name in PRIORS and name != "weights" if equals else i < len(known)
+        if not fits:
+            raise ValueError(f"{name} takes {takes}; got {rest!r}")
         try:
-            given[key] = float(right)
+            pairs.append((left if equals else known[i], float(right)))
         except ValueError:
             raise ValueError(f"--prior {name}: each of its numbers must be a number; got {right!r}") from None
-    return name, given
+    return name, once(pairs, f"from --prior {name}")
 
 
 def log_prior_of(model: Any, name: str, given: dict[str, float], num: int, learners: int, key: Any) -> tuple[Any, Any]:

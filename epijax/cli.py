@@ -113,7 +113,9 @@ def _learning_options(command: Callable) -> Callable:
             click.option(
                 "--learners", default=256, show_default=True, type=click.IntRange(1), help="Learners, in each cell."
             ),
-            click.option("--seed", default=0, show_default=True, help="Of what learners see."),
+            click.option(
+                "--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of what learners see."
+            ),
             click.option("--temperature", default=0.0, help="Of a logit choice, in payoff units; 0: best responses."),
             click.option("--discount", default=1.0, help="What evidence keeps of its weight each round."),
             click.option("--window", type=int, help="How many rounds are remembered; all by default."),
@@ -163,8 +165,10 @@ def phase_diagram(
     """
     suffixes = formats_of(formats)
     fixed = settings_of(settings)
-    if by == "phase" and prior is not None:
-        raise ValueError("--prior belongs to --by basin: a phase does not depend on a prior's weights")
+    context = click.get_current_context()
+    for option in ("prior", *learner) if by == "phase" else ():
+        if context.get_parameter_source(option) != click.core.ParameterSource.DEFAULT:
+            raise ValueError(f"--{option} belongs to --by basin: a phase does not depend on who learns, nor on weights")
     if by == "basin" and boundaries:
         raise ValueError("--boundaries are of phases; leave them out, or --by basin")
     size = size or (2048 if by == "phase" else 32)
@@ -185,8 +189,10 @@ def phase_diagram(
     learning = None
     if by == "basin":
         prior_name, given = prior_of(prior)
-        first = 1 if prior_name == "weights" else 0  # these are numbered, from 1
-        fixed |= {f"prior_{int(key) + first if first else key}": value for key, value in given.items()}
+        fixed = once([*fixed.items(), *((f"prior_{key}", value) for key, value in given.items())], "--set or --prior")
+        if prior_name == "weights":
+            named = [key.removeprefix("prior_") for key in (*fixed, *grid) if key.startswith("prior_")]
+            learner["points"] = max((int(key) for key in named if key.isdecimal()), default=0)
         learning = Learning(prior_name, learner.pop("points"), **learner)
     stem = short_name(name) if by == "phase" else f"{short_name(name)}-basins"
     store = output / f"{stem}.zarr"
@@ -205,8 +211,12 @@ def phase_diagram(
     click.echo(_title(dataset))
     _tell(dataset, table, seconds)
     if "unsafe_share" in dataset and "unsafe_low" in dataset:
-        mean, surely = float(dataset["unsafe_share"].mean()), float((dataset["unsafe_low"] > 0.5).mean())
-        click.echo(f"unsafe limits: {mean:.2%} of learners; most learners of a cell in {surely:.2%} of cells, surely")
+        mean, most = float(dataset["unsafe_share"].mean()), float((dataset["unsafe_low"] > 0.5).mean())
+        level = dataset.attrs["learning"]["level"]
+        click.echo(
+            f"unsafe limits: {mean:.2%} of learners; in {most:.2%} of cells of most learners, with confidence "
+            f"{level:.0%} in each cell by itself"
+        )
     for path in (store, output / f"{stem}.csv", *paths):
         click.echo(f"  {path}")
 

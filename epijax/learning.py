@@ -141,13 +141,7 @@ def simulate(
     stops = _halved(rounds) if checkpoints is None else np.asarray(checkpoints)
     if stops.ndim != 1 or not stops.size or stops[0] < 1 or (np.diff(stops) <= 0).any() or stops[-1] != rounds:
         raise ValueError(f"checkpoints must increase from 1 or more to the number of rounds, {rounds}; got {stops}")
-    if not 0 <= temperature < np.inf or not 0 < discount <= 1 or (window is not None and window < 1):
-        raise ValueError(
-            f"temperature must not be negative, discount in (0, 1] and window 1 or more; got {temperature}, {discount} "
-            f"and {window}"
-        )
-    if discount < 1 and window is not None:
-        raise ValueError("discount and window are two ways to forget; choose one")
+    check_habits(temperature, discount, window)
     words = jax.random.key_data(key)
     if words.shape != (2,):
         raise ValueError(f"key must be one threefry key, as of jax.random.key(0); got words of shape {words.shape}")
@@ -345,6 +339,17 @@ def tables_of(problem: Problem | FiniteProblem, num: int, parameters: Numbers | 
         outcomes = jnp.where(to_come > 0, jnp.cumsum(environment.outcome_probs, axis=1), 2)  # the last is never passed
     exploration = jnp.asarray(problem.exploration, utility.dtype)
     return Tables(_finite(evidence - shared), utility, outcomes, exploration, problem.explores(), real)
+
+
+def check_habits(temperature: float, discount: float, window: int | None) -> None:
+    """Raises `ValueError` for a temperature that is negative or infinite, and for forgetting that is none."""
+    if not 0 <= temperature < np.inf or not 0 < discount <= 1 or (window is not None and window < 1):
+        raise ValueError(
+            f"temperature must be finite and not negative, discount in (0, 1] and window 1 or more; got {temperature}, "
+            f"{discount} and {window}"
+        )
+    if discount < 1 and window is not None:
+        raise ValueError("discount and window are two ways to forget; choose one")
 
 
 def check_prior(log_prior: np.ndarray) -> None:

@@ -27,22 +27,21 @@ def uniform(model: SubjectiveModel, num: int = NUM) -> Float[Array, "K"]:
 
 def beta(model: SubjectiveModel, a: Numbers, b: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """Beta(a, b) over the box's width, of each parameter by itself; a and b are positive, one number or `[D]`."""
-    a, b = _positive(a=a, b=b)
+    a, b = _positive(model, a=a, b=b)
     return _product(model, num, lambda share: (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share))
 
 
 def normal(model: SubjectiveModel, mean: Numbers, std: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """Normal in θ, cut off at the bounds; of each parameter by itself; `mean` and a positive `std` are one or `[D]`."""
-    (std,) = _positive(std=std)
+    (std,), (mean,) = _positive(model, std=std), _numbers(model, mean=mean)
     box = _box(model)
-    return _product(
-        model, num, lambda share: -(((box.lower + (box.upper - box.lower) * share - as_float(mean)) / std) ** 2) / 2
-    )
+    return _product(model, num, lambda share: -(((box.lower + (box.upper - box.lower) * share - mean) / std) ** 2) / 2)
 
 
 def tilt(model: SubjectiveModel, slope: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """The uniform prior tilted, ∝ exp(slope · share) with the share of the way from lower to upper; one or `[D]`."""
-    return _product(model, num, lambda share: as_float(slope) * share)
+    (slope,) = _numbers(model, slope=slope)
+    return _product(model, num, lambda share: slope * share)
 
 
 def weights(model: SubjectiveModel, *given: ArrayLike) -> Float[Array, "K"]:
@@ -110,8 +109,19 @@ def _box(model: SubjectiveModel) -> BoxModel:
     return model
 
 
-def _positive(**given: Numbers) -> list[Array]:
+def _numbers(model: SubjectiveModel, **given: Numbers) -> list[Array]:
+    """Each a number, or one for each of the model's parameters."""
+    numbers = {name: as_float(value) for name, value in given.items()}
+    for name, value in numbers.items():
+        if value.shape not in ((), (dims := _box(model).lower.shape)):
+            raise ValueError(f"{name} must be one number, or {dims[0]}, one for each parameter; got {given[name]}")
+        if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
+            raise ValueError(f"{name} must be finite; got {given[name]}")
+    return list(numbers.values())
+
+
+def _positive(model: SubjectiveModel, **given: Numbers) -> list[Array]:
     for name, value in given.items():
-        if is_concrete(value) and not ((np.asarray(value) > 0) & (np.asarray(value) < np.inf)).all():
+        if is_concrete(value) and not (np.asarray(value) > 0).all():
             raise ValueError(f"{name} must be positive; got {value}")
-    return [as_float(value) for value in given.values()]
+    return _numbers(model, **given)

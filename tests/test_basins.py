@@ -9,6 +9,7 @@ from test_sweeps import assert_same
 import epijax as ej
 from epijax.judging import judge
 from epijax.sweeps import basins
+from epijax.sweeps.store import Store
 from epijax.view.plot import basin_map, save
 
 AXES = {"prior_mean": np.linspace(0.1, 0.9, 7), "reward_honest": np.linspace(0.5, 1.5, 5)}
@@ -44,10 +45,13 @@ def test_tiles_devices_parts_and_interruptions_change_nothing(tmp_path, whole, m
     store = tmp_path / "run.zarr"
 
     def stop(done: int, total: int) -> None:
+        assert done < total
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         ej.sweep("sycophancy", AXES, FIXED, learning=LEARNING, dtype="float64", store=store, progress=stop)
+    assert len(list(Store(store).grid.tiles())) > 4
+    assert 0 < len(Store(store).pending()) < len(list(Store(store).grid.tiles()))
     monkeypatch.setattr(jax, "local_devices", lambda **_: jax.devices()[:3])
     for k in (2, 1):
         dataset = ej.sweep("sycophancy", AXES, FIXED, learning=LEARNING, dtype="float64", store=store, part=(k, 2))
@@ -83,6 +87,7 @@ def test_weights_of_a_list_are_axes_too():
     [
         ({"fixed": {"p_agree": 0.7, "p_honest": 0.7}}, "sycophancy needs a value for prior_std"),
         ({"fixed": FIXED | {"prior_std": -1.0}}, "no problem at .*: std must be positive"),
+        ({"fixed": FIXED | {"prior_std": np.nan}}, "no problem at .*: std must be positive"),
         ({"fixed": FIXED | {"prior_a": 1.0}}, "no parameter for the value 'prior_a'; the nearest is 'prior_"),
         ({"refine": 2}, "shares of learners have none; drop refine or learning"),
         ({"variables": ["phase", "margin"]}, "there is no variable 'margin'"),
@@ -97,9 +102,13 @@ def test_what_cannot_be_swept_is_refused(asked, message):
     ("asked", "message"),
     [
         ({"prior": "gamma"}, "a sweep's prior is one of uniform, beta, normal, tilt, weights; got 'gamma'"),
-        ({"rounds": 4}, "8 rounds or more"),
+        ({"rounds": 4}, "8 to 16,777,216 rounds"),
         ({"learners": 0}, "1 learner or more"),
         ({"level": 1.0}, "a level in"),
+        ({"rounds": 2**25}, "8 to 16,777,216 rounds"),
+        ({"temperature": np.inf}, "temperature must be finite"),
+        ({"temperature": np.nan}, "temperature must be finite"),
+        ({"seed": 2**40}, "seed must be a number from 0"),
         ({"discount": 1.5}, "discount in"),
         ({"discount": 0.5, "window": 3}, "two ways to forget"),
     ],
@@ -112,7 +121,7 @@ def test_learning_that_cannot_be_is_refused(asked, message):
 def test_a_basin_map_is_drawn(tmp_path, whole):
     save(basin_map(whole), str(tmp_path / "map.svg"))
     text = (tmp_path / "map.svg").read_text()
-    assert "share of learners whose limit is unsafe" in text or len(text) > 10_000
+    assert text.count("<path") > 20
     with pytest.raises(ValueError, match="the sweep has no learners"):
         basin_map(ej.sweep("sycophancy", {"p_agree": [0.1, 0.2], "p_honest": [0.3, 0.4]}))
 
@@ -135,9 +144,15 @@ def test_the_command_line_draws_basins_and_tells_of_learners(capsys, tmp_path):
     assert "attracting" in said
     assert "unsafe limits" in said
     assert (out / "sycophancy-learning.png").stat().st_size > 5000
+    code, said, err = run(capsys, *WEIGHED, "--prior", "weights", "--set", "prior_2=1",
+                          "--rounds", "64", "--learners", "9", "--keep", "phase,unsafe_share", "-o", out)  # fmt: skip
+    assert code == 0, err
     code, said, _ = run(capsys, "learn", "berks_coin", "--prior", "weights:1,3", "--rounds", "64", "--json")
     assert code == 0
     assert '"unsafe_share"' in said
+
+
+WEIGHED = ["phase-diagram", "berks_coin", "--by", "basin", "--axis", "prior_1=.1:1:4", "--axis", "bias=.3:.7:3"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +170,20 @@ def test_the_command_line_draws_basins_and_tells_of_learners(capsys, tmp_path):
         (["learn", "sycophancy"], "sycophancy needs a value for p_agree, p_honest"),
         (["learn", "berks_coin", "--prior", "beta:1,2"], "weigh them by priors.weights"),
         (["phase-diagram", "sycophancy", "--prior", "beta:1,2"], "--prior belongs to --by basin"),
+        (["phase-diagram", "sycophancy", "--rounds", "99"], "--rounds belongs to --by basin"),
+        (["learn", "deception", "--set", "p_caught=.2", "--prior", "points:0.3,0.7"], "points takes θ=weight"),
+        (["learn", "berks_coin", "--prior", "weights:2=3,1"], "weights takes numbers alone"),
+        (["learn", "berks_coin", "--prior", "dirichlet:a=3"], "dirichlet takes numbers alone"),
+        (["learn", "deception", "--set", "p_caught=.2", "--prior", "beta:a=1,a=2"], "a is given twice"),
+        (["learn", "berks_coin", "--seed", "99999999999999999999"], "is not in the range"),
+        (
+            [*WEIGHED, "--prior", "weights:1,2", "--set", "prior_2=1"],
+            "prior_2 is given twice; drop one --set or --prior",
+        ),
+        (
+            [*WEIGHED, "--prior", "weights:1,2"],
+            "prior_1 is both an axis and fixed",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line(capsys, tmp_path, asked, message):

@@ -416,6 +416,21 @@ def test_priors_are_what_they_are_called():
 
 
 @pytest.mark.parametrize(
+    ("prior", "given", "message"),
+    [
+        ("beta", (1.0, (1.0, 2.0, 3.0)), "b must be one number, or 1, one for each parameter"),
+        ("beta", (0.0, 1.0), "a must be positive"),
+        ("normal", (np.nan, 1.0), "mean must be finite"),
+        ("tilt", ((1.0, 2.0),), "slope must be one number, or 1"),
+        ("weights", (1.0, -1.0), "weights must not be negative"),
+    ],
+)
+def test_priors_that_cannot_be_are_refused(prior, given, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(ej.priors, prior)(ej.models.deception(0.2).model, *given)
+
+
+@pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"log_prior": np.zeros(3)}, "the model lists its 2 parameters; log_prior must weigh these"),
@@ -426,8 +441,8 @@ def test_priors_are_what_they_are_called():
         ({"learners": 0}, "got 16 and 0"),
         ({"checkpoints": [4, 2, 16]}, "checkpoints must increase"),
         ({"checkpoints": [4, 8]}, "checkpoints must increase .* to the number of rounds, 16"),
-        ({"temperature": -1.0}, "temperature must not be negative"),
-        ({"temperature": np.nan}, "temperature must not be negative"),
+        ({"temperature": -1.0}, "temperature must be finite and not negative"),
+        ({"temperature": np.nan}, "temperature must be finite and not negative"),
         ({"rounds": 2**31}, "1 to 1,073,741,824 rounds in float64"),
         (
             {"log_prior": np.zeros(2, np.float32), "problem": SINGLE, "rounds": 2**24 + 1},

@@ -12,15 +12,27 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from epijax.cells import wide_vectors
-from epijax.learning import Limit, Trajectories, interval, learn, limits, tables_of
+from epijax.environment import is_concrete
+from epijax.learning import (
+    Limit,
+    Trajectories,
+    check_habits,
+    check_prior,
+    interval,
+    learn,
+    limits,
+    tables_of,
+)
 from epijax.phases import code_of
 from epijax.priors import NUM, PRIORS, parameters_of, weights
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Status
+from epijax.subjective import Finite
 from epijax.sweeps.engine import Block, Engine, Record
 from epijax.sweeps.grid import Grid, Tile
 
 BASIN_VARIABLES = ("phase", "unsafe_share", "unsafe_low", "unsafe_high", "settled_share", "refuted_share")
+_MOST_ROUNDS = 1 << 24  # to which counts are exact in either dtype
 _ROUNDS_A_TILE = 1 << 28  # times a learner and 64 parameters: some seconds on a core
 
 
@@ -32,9 +44,8 @@ class Learning:
     prior_std for "normal", prior_slope for "tilt", prior_1 to prior_K for "weights": axes or fixed.
 
     **Arguments:** `prior`, one of `ej.priors.PRIORS`, over `num` points a dimension; of "weights", `num` in all;
-    `rounds`, `learners`, `seed`: the
-    i-th learner draws the same in every cell; `temperature`, `discount`, `window`: as of `ej.simulate`; `level`, of the
-    confidence interval.
+    `rounds`, `learners`, `seed`: the i-th learner draws the same in every cell; `temperature`, `discount`, `window`: as
+    of `ej.simulate`; `level`, of the confidence interval.
 
     Raises `ValueError` for a prior that is none of these and for numbers out of range.
     """
@@ -52,19 +63,22 @@ class Learning:
     def __post_init__(self) -> None:
         if self.prior not in PRIORS:
             raise ValueError(f"a sweep's prior is one of {', '.join(PRIORS)}; got {self.prior!r}")
-        if self.rounds < 8 or self.learners < 1 or not 0 < self.level < 1:
+        if not 8 <= self.rounds <= _MOST_ROUNDS or self.learners < 1 or not 0 < self.level < 1:
             raise ValueError(
-                f"there must be 8 rounds or more, 1 learner or more and a level in (0, 1); got {self.rounds}, "
-                f"{self.learners} and {self.level}"
+                f"there must be 8 to {_MOST_ROUNDS:,} rounds, 1 learner or more and a level in (0, 1); got "
+                f"{self.rounds:,}, {self.learners} and {self.level}"
             )
-        if self.temperature < 0 or not 0 < self.discount <= 1 or (self.window is not None and self.window < 1):
-            raise ValueError("temperature must not be negative, discount in (0, 1] and window 1 or more")
-        if self.discount < 1 and self.window is not None:
-            raise ValueError("discount and window are two ways to forget; choose one")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be a number from 0 to 2**32 - 1; got {self.seed}")
+        check_habits(self.temperature, self.discount, self.window)
 
-    @property
-    def cells_a_tile(self) -> int:
-        return max(8, _ROUNDS_A_TILE * 64 // (self.rounds * self.learners * max(64, self.num)))
+    def cells_a_tile(self, problem: Problem) -> int:
+        """How many cells are some seconds of work."""
+        if self.prior == "weights" or isinstance(problem.model, Finite):
+            parameters = self.num
+        else:
+            parameters = self.num ** len(problem.model.lower)
+        return max(1, _ROUNDS_A_TILE * 64 // (self.rounds * self.learners * max(64, parameters)))
 
 
 class WithPrior:
@@ -84,7 +98,10 @@ class WithPrior:
 
     def __call__(self, **values: Any) -> Problem:
         problem = self.problem(values)
-        self.log_prior(problem, values)  # refuses what is no prior
+        log_prior = self.log_prior(problem, values)
+        tables_of(problem, len(log_prior))
+        if is_concrete(log_prior):
+            check_prior(np.asarray(log_prior)[None])
         return problem
 
     def problem(self, values: Mapping[str, Any]) -> Problem:
@@ -177,7 +194,7 @@ class Basins:
             name: np.where(invalid, np.nan, values.reshape(phase.shape)).astype(np.float32)
             for name, values in found.items()
         }
-        return {name: phase.copy() if name == "phase" else told[name] for name in self.layout.names}, record
+        return {name: phase if name == "phase" else told[name] for name in self.layout.names}, record
 
     def recycle(self, block: Block) -> None:
         """Takes nothing back: a block is small beside the work that it took."""

@@ -79,9 +79,9 @@ def sweep(
       2**refine cells a side; the others are filled from their corners, and have no `margin`. The attribute `evaluated`
       is the share of cells that were solved.
     - `learning`: simulate learners in each cell, too, whose prior's parameters are parameters of the sweep. The
-      variables are then `phase`; `unsafe_share`, of learners whose limit is unsafe (`ej.basin`), with its confidence
-      interval `unsafe_low` to `unsafe_high`; `settled_share`, of those who settled on an action; `refuted_share`, of
-      those to whom no belief was left.
+      variables are then `phase`; `refuted_share`, of learners to whom no belief was left; and of the others
+      `unsafe_share`, whose limit is unsafe (`ej.basin`), with its confidence interval `unsafe_low` to `unsafe_high`,
+      and `settled_share`, who settled on an action.
     - `part`: (k, n) for the k-th of n parts alone, k from 1: each is a process, wherever the store can be reached.
     - `workers`: how many processes on this machine share the work, by Dask; or `scheduler`, the address of a Dask
       scheduler whose workers do, as in "tcp://host:8786". Both take `pip install 'epijax[dask]'`.
@@ -106,8 +106,13 @@ def sweep(
     grid = make_grid(axes, TILE_CELLS, TILE_SIDE)
     check_parameters(name, build, list(grid.coordinates()), list(fixed))
     problem, unsafe = problem_at_corners(build, fixed, grid)
-    at_once = max(64, TILE_CELLS // work_of(problem)) if learning is None else learning.cells_a_tile
-    tile_cells = max(64, min(at_once if refine is None else _FILLED_CELLS, -(-grid.num_cells // processes)))
+    least = 64
+    if learning is not None:
+        assert isinstance(problem, Problem)
+        least, at_once = 1, learning.cells_a_tile(problem)
+    else:
+        at_once = max(least, TILE_CELLS // work_of(problem))
+    tile_cells = max(least, min(at_once if refine is None else _FILLED_CELLS, -(-grid.num_cells // processes)))
     side = TILE_SIDE if refine is None else max(1 << refine, int(tile_cells ** (1 / len(grid.axes))))  # no thin strips
     grid = make_grid(axes, tile_cells, side)
     config = config_of(name, build, fixed, grid, dtype, problem.actions, unsafe, variables, refine, learning)

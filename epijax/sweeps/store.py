@@ -55,10 +55,10 @@ def blank(variables: dict[str, np.dtype], labels: list[str]) -> dict[str, tuple[
         "pure": {"long_name": "pure Berk–Nash equilibria, bit i for action i", **sets},
         "num_mixed": {"long_name": "number of Berk–Nash equilibria that are not pure"},
         "margin": {"long_name": "smallest scaled slack of a comparison that could change the answer", "units": "1"},
-        "unsafe_share": {"long_name": "share of learners whose limit is unsafe", "units": "1"},
+        "unsafe_share": {"long_name": "share of the learners not refuted whose limit is unsafe", "units": "1"},
         "unsafe_low": {"long_name": "lower end of its confidence interval", "units": "1"},
         "unsafe_high": {"long_name": "upper end of its confidence interval", "units": "1"},
-        "settled_share": {"long_name": "share of learners who settled on an action", "units": "1"},
+        "settled_share": {"long_name": "share of the learners not refuted who settled on an action", "units": "1"},
         "refuted_share": {"long_name": "share of learners to whom no belief was left", "units": "1"},
     }
     return {

@@ -33,9 +33,9 @@ def learning(
 ) -> Figure:
     """Frequencies of play to the left, beliefs to the right, over rounds; some learners as lines, the median bold.
 
-    Of two actions the frequency of the first, rest points across; of three the simplex of frequencies, from faint to
-    dark, rest points marked; of more the median frequency of each action. The belief is the expected first parameter,
-    or, of a list of parameters, the weight of the last.
+    Of two actions the frequency of the first, rest points across; of three the simplex of frequencies, some learners'
+    paths as lines and the ends of all as dots, rest points marked; of more the median frequency of each action. The
+    belief is the expected first parameter, or, of a list of parameters, the weight of the last.
     """
     figure = Figure(figsize=(6.8, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -63,15 +63,19 @@ def learning(
             left.plot(rounds, np.median(frequencies[:, :, action], axis=0), label=name, linewidth=1)
         left.set(ylabel="median frequency", xscale="log", xlabel="rounds")
         left.legend(frameon=False, fontsize=6)
-    beliefs = np.exp(np.asarray(posterior(problem, log_prior, trajectories.statistics, parameters)))
+    num = np.shape(log_prior)[-1]
     if isinstance(problem.model, Finite):
-        _lines(right, rounds, beliefs[..., -1], LEGEND[2].colour)
-        right.set(ylabel=f"belief in parameter {beliefs.shape[-1]} of {beliefs.shape[-1]}", ylim=(-0.02, 1.02))
+        wanted = np.eye(num)[-1]
+        right.set(ylabel=f"belief in parameter {num} of {num}", ylim=(-0.02, 1.02))
     else:
-        side = round(beliefs.shape[-1] ** (1 / len(problem.model.lower)))
-        first = np.asarray(parameter_grid(problem.model, side) if parameters is None else parameters)[:, 0]
-        _lines(right, rounds, beliefs @ first, LEGEND[2].colour)
+        side = round(num ** (1 / len(problem.model.lower)))
+        wanted = np.asarray(parameter_grid(problem.model, side) if parameters is None else parameters)[:, 0]
         right.set(ylabel="expected θ" if len(problem.model.lower) == 1 else "expected θ₁")
+    beliefs = [  # one checkpoint after the other: of all at once they may take gigabytes
+        np.exp(np.asarray(posterior(problem, log_prior, trajectories.statistics[:, i], parameters))) @ wanted
+        for i in range(len(rounds))
+    ]
+    _lines(right, rounds, np.stack(beliefs, axis=1), LEGEND[2].colour)
     for axes in (left, right):
         axes.tick_params(width=0.6)
         axes.set_box_aspect(1)

@@ -115,7 +115,9 @@ def basin_map(dataset: xr.Dataset) -> Figure:
     bar.outline.set_linewidth(0.6)  # pyright: ignore[reportCallIssue]
     learning = dataset.attrs["learning"]
     told = {key: value for key, value in dataset.attrs.get("fixed", {}).items() if value is not None}
-    told |= {key: learning[key] for key in ("prior", "rounds", "learners")}
+    told |= {key: learning[key] for key in ("prior", "rounds", "learners", "seed")}
+    usual = {"temperature": 0, "discount": 1, "window": None}
+    told |= {key: learning[key] for key, value in usual.items() if learning[key] != value}
     text = "held fixed\n" + "\n".join(f"{key} = {_number(value)}" for key, value in told.items())
     bar.ax.text(5.5, 0.5, text, transform=bar.ax.transAxes, fontsize=7, va="center", linespacing=1.35, color=INK)
     return figure

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from epijax.problem import Problem as Problem
     from epijax.projection import kl_divergence as kl_divergence
     from epijax.projection import project as project
+    from epijax.smooth import Branch as Branch
+    from epijax.smooth import LogitEquilibria as LogitEquilibria
+    from epijax.smooth import logit_equilibria as logit_equilibria
     from epijax.solution import Solution as Solution
     from epijax.solution import Status as Status
     from epijax.solver import solve as solve
@@ -84,6 +87,9 @@ _ROOMS = {
     "posterior": "learning",
     "priors": "",
     "simulate": "learning",
+    "Branch": "smooth",
+    "LogitEquilibria": "smooth",
+    "logit_equilibria": "smooth",
     "kl_divergence": "projection",
     "models": "",
     "phase": "phases",

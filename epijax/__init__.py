@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from epijax import models as models
     from epijax import priors as priors
     from epijax.boxes import best_fit as best_fit
+    from epijax.engineering import Certificate as Certificate
+    from epijax.engineering import Designed as Designed
+    from epijax.engineering import Study as Study
+    from epijax.engineering import certify as certify
+    from epijax.engineering import design as design
+    from epijax.engineering import trade_off as trade_off
     from epijax.environment import Environment as Environment
     from epijax.environment import GaussianEnvironment as GaussianEnvironment
     from epijax.evidence import beliefs as beliefs
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from epijax.problem import Problem as Problem
     from epijax.projection import kl_divergence as kl_divergence
     from epijax.projection import project as project
+    from epijax.safety import safety_margin as safety_margin
     from epijax.smooth import Branch as Branch
     from epijax.smooth import LogitEquilibria as LogitEquilibria
     from epijax.smooth import logit_equilibria as logit_equilibria
@@ -87,6 +94,13 @@ _ROOMS = {
     "posterior": "learning",
     "priors": "",
     "simulate": "learning",
+    "Certificate": "engineering",
+    "Designed": "engineering",
+    "Study": "engineering",
+    "certify": "engineering",
+    "design": "engineering",
+    "safety_margin": "safety",
+    "trade_off": "engineering",
     "Branch": "smooth",
     "LogitEquilibria": "smooth",
     "logit_equilibria": "smooth",

@@ -69,7 +69,9 @@ def kl_divergence(
     series = ratio * s - 2 * s * s2 * tail
     far = ~near & happens
     if log_model_probs is None:
-        direct = ratio - jnp.log(jnp.where(far, model_probs, 1) / truth)
+        excluded = model_probs == 0  # +∞ whatever is close to it, so without derivative
+        direct = ratio - jnp.log(jnp.where(far & ~excluded, model_probs, 1) / truth)
+        direct = jnp.where(excluded, jnp.inf, direct)
     else:
         direct = ratio - (jnp.where(far, as_float(log_model_probs), 0) - jnp.log(truth))
     return jnp.sum(jnp.where(happens, true_probs * jnp.where(near, series, direct), model_probs), axis=-1)

@@ -1,0 +1,614 @@
+"""Subjective-model engineering: the least change of beliefs or rewards that keeps unsafe play away (theory §8).
+
+Levers are moved by gradient over many environments at once; what comes out is judged by the exact solver on others.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jaxtyping import Array
+
+from epijax.phases import PHASES, phase
+from epijax.problem import FiniteProblem, Problem
+from epijax.safety import least_divergence, safety_margin, unsafe_mass
+from epijax.smooth import smooth_tables
+from epijax.solver import solve
+from epijax.sweeps import check_parameters, nearest, scattered
+from epijax.sweeps.job import named
+
+OBJECTIVES = ("margin", "unsafe_mass", "region_share")
+COSTS = ("fit", "change", "prior")
+PRIOR = "prior"  # the lever that is the prior's weights
+BELIEFS = ("lower", "upper", "coupling", "exploration")  # levers that go from 0 to 1; all others are rewards
+_BLOCK = 20  # steps between two looks at progress and checkpoint
+_EDGE = (0.1, 0.003)  # width of region_share's edge at the start and at the end, in shares of the payoff scale
+_SHARP_FROM = 0.7  # share of the steps after which nothing gets sharper
+_HELD_OUT = 4096
+_SHOWN = 20  # environments named in a certificate
+_PROBED = 8  # places at which a lever is tried, to see whether it moves anything
+
+Build = Callable[..., Problem | FiniteProblem]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the exact solver says of environments that were not used to find a design.
+
+    - `environments`: how many; `shares`: phase -> share of them; `safe_share`.
+    - `smallest_margin`: the solver's margin, the least over those that are safe; NaN without any.
+    - `unsafe`: parameters of the first environments that are not safe; `num_unsafe`: how many there are.
+    """
+
+    environments: int
+    shares: dict[str, float]
+    safe_share: float
+    smallest_margin: float
+    unsafe: list[dict[str, float]]
+    num_unsafe: int
+
+
+@dataclass(frozen=True)
+class Designed:
+    """A design and its proof.
+
+    - `before`, `after`: lever -> value (the prior's: weights).
+    - `objective`, `costs`: values before and after, means over the environments used; `claim`: the share of these that
+      the objective takes for safe.
+    - `proof_before`, `proof_after`: a `Certificate` each.
+    - `path`: what was gone through, by restart and step: "loss", "safety", each cost, and each lever.
+    """
+
+    model: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    objective: tuple[float, float]
+    costs: dict[str, tuple[float, float]]
+    claim: float
+    proof_before: Certificate
+    proof_after: Certificate
+    path: dict[str, np.ndarray]
+
+    @property
+    def certified(self) -> bool:
+        return self.proof_after.num_unsafe == 0
+
+    @property
+    def headline(self) -> str:
+        proof = self.proof_after
+        if self.certified:
+            return f"certified: safe in all {proof.environments:,} environments held out ({self._was})"
+        return (
+            f"NOT CERTIFIED: {proof.num_unsafe:,} of {proof.environments:,} environments held out are not safe "
+            f"({self._was})"
+        )
+
+    @property
+    def _was(self) -> str:
+        return f"{self.proof_before.safe_share:.2%} before"
+
+
+def design(
+    build: Build | str,
+    vary: Mapping[str, tuple[Any, Any] | None],
+    over: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    *,
+    costs: Mapping[str, float] | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+    **asked: Any,
+) -> Designed:
+    """The change of some parameters that makes unsafe play impossible over a set of environments, at least cost.
+
+    One `Study`, run once: its arguments, and those of its `run`.
+    """
+    return Study(build, vary, over, fixed, **asked).run(costs or {}, checkpoint, progress)
+
+
+def trade_off(study: "Study", cost: str, weights: Sequence[float], progress: Progress | None = None) -> xr.Dataset:
+    """Safety against a cost, as the weight of that cost is varied: one design a weight.
+
+    **Returns:** a dataset over "weight": `safe_share` (certified), `claim`, `cost`, `change`, each lever that is a
+    number, and `efficient`: whether no other design is as safe and cheaper, or safer and as cheap.
+    """
+    found = []
+    for i, weight in enumerate(weights):
+        found.append(study.run({cost: weight}))
+        if progress is not None:
+            progress(i + 1, len(weights))
+    safe, paid = (
+        np.array([each.proof_after.safe_share for each in found]),
+        np.array([each.costs[cost][1] for each in found]),
+    )
+    beaten = [((safe >= s) & (paid <= p) & ((safe > s) | (paid < p))).any() for s, p in zip(safe, paid, strict=True)]
+    scalars = [name for name, value in found[0].after.items() if np.ndim(value) == 0]
+    return xr.Dataset(
+        {
+            "safe_share": ("weight", safe),
+            "claim": ("weight", [each.claim for each in found]),
+            "cost": ("weight", paid),
+            "change": ("weight", [each.costs["change"][1] for each in found]),
+            "efficient": ("weight", ~np.array(beaten)),
+        }
+        | {name: ("weight", [each.after[name] for each in found]) for name in scalars},
+        coords={"weight": np.asarray(weights, float)},
+        attrs={"cost": cost, "model": study.name},
+    )
+
+
+def certify(
+    build: Build | str,
+    values: Mapping[str, Any],
+    environments: Mapping[str, Any],
+    fixed: Mapping[str, Any] | None = None,
+) -> Certificate:
+    """The exact solver's verdict on the design `values` in each of `environments`, parameter -> values `[n]`."""
+    name, build = named(build)
+    given = dict(fixed or {}) | {key: value for key, value in values.items() if key != PRIOR}
+    check_parameters(name, build, list(environments), list(given))
+    columns = {key: np.asarray(value, float) for key, value in environments.items()}
+
+    def cell(point: dict[str, Array]) -> tuple[Array, Array]:
+        problem = build(**given, **point)
+        if problem.unsafe is None:
+            raise ValueError("a phase needs to know which actions are unsafe; build the problem with unsafe=(…)")
+        solution = solve(problem)
+        return phase(solution, problem.unsafe), solution.margin
+
+    with jax.enable_x64(True):
+        codes, margins = map(np.asarray, jax.jit(partial(jax.lax.map, cell, batch_size=1024))(columns))
+    safe = codes == 0
+    count = len(codes)
+    places = np.flatnonzero(~safe)
+    return Certificate(
+        environments=count,
+        shares={PHASES[code]: float((codes == code).mean()) for code in PHASES if (codes == code).any()},
+        safe_share=float(safe.mean()),
+        smallest_margin=float(margins[safe].min()) if safe.any() else float("nan"),
+        unsafe=[{key: float(column[i]) for key, column in columns.items()} for i in places[:_SHOWN]],
+        num_unsafe=len(places),
+    )
+
+
+class Study:
+    """A question of design, compiled once: `run` answers it for weights on costs.
+
+    Which values of some parameters, the levers, make unsafe play impossible over a set of environments, at least cost?
+    Minimises safety loss, the mean and the largest of all environments, + Σ weight · cost by Adam, from the present
+    values and from random ones, levers kept within their ranges and bounds in their order by projection, and keeps the
+    best that it came by. Always in float64.
+
+    **Arguments:**
+
+    - `build`: from parameters to a problem with `unsafe` set, or a built-in model's name.
+    - `vary`: lever -> (least, greatest), numbers or arrays; `None` for 0 to 1 of beliefs and 0 to twice the present
+      value, 2 at least, of others. The lever "prior" is the prior's weights, and takes `None`.
+    - `over`: parameter -> (least, greatest): environments are drawn from this box, its corners among them.
+    - `fixed`: values of other parameters, and present values of levers; the defaults of `build` else.
+    - `environments`: in place of `over`: parameter -> values `[n]`, of which every other one is held out; or a dataset,
+      for its cells.
+    - `objective`: "margin", the shortfall of `safety_margin` below `require`; "region_share", the share of environments
+      in which it is above, smoothed ever less; or "unsafe_mass", how often unsafe actions are played on the worst
+      branch of `logit_equilibria`, with `temperature` (payoff units) and `observations` going from the first value to
+      the second, boxes tabulated with `num` points a dimension.
+    - `steps`, `restarts`, `rate` (of Adam, a share of each range; falls to 0), `samples` of `over`, `seed`.
+
+    Raises `ValueError` for names that are unknown, ranges that are none, a lever that cannot move the objective, and an
+    objective that is NaN at the start.
+    """
+
+    def __init__(
+        self,
+        build: Build | str,
+        vary: Mapping[str, tuple[Any, Any] | None],
+        over: Mapping[str, tuple[float, float]] | None = None,
+        fixed: Mapping[str, Any] | None = None,
+        environments: Mapping[str, Any] | xr.Dataset | None = None,
+        objective: str = "margin",
+        require: float = 0.01,
+        steps: int = 400,
+        restarts: int = 4,
+        rate: float = 0.05,
+        samples: int = 256,
+        temperature: tuple[float, float] = (0.2, 0.02),
+        observations: tuple[float, float] = (10.0, 100.0),
+        num: int = 33,
+        seed: int = 0,
+    ):
+        if objective not in OBJECTIVES:
+            raise ValueError(f"there is no objective {objective!r}; {nearest(objective, OBJECTIVES)}")
+        if not vary:
+            raise ValueError("there is nothing to vary; name a lever, as in upper")
+        if steps < 1 or restarts < 1 or samples < 2 or not 0 < rate < np.inf:
+            raise ValueError(
+                f"there must be 1 step and restart or more, 2 samples or more and a positive rate; got {steps}, "
+                f"{restarts}, {samples} and {rate}"
+            )
+        self.name, self.build = named(build)
+        self.objective, self.require, self.num, self.seed = objective, require, num, seed
+        self.steps, self.restarts, self.rate = steps, restarts, rate
+        self.sharpness = {"temperature": temperature, "observations": observations, "edge": _EDGE}
+        self._before: Certificate | None = None
+        self.used, self.held_out = _environments(over, environments, samples, seed)
+        self._set_levers(vary, dict(fixed or {}))
+        self._advance = jax.jit(jax.vmap(self._steps, in_axes=(0, None, None)))
+        self._measure = jax.jit(self._means)
+        with jax.enable_x64(True):
+            self._check()
+
+    def _set_levers(self, vary: Mapping[str, tuple[Any, Any] | None], fixed: dict[str, Any]) -> None:
+        levers = [name for name in vary if name != PRIOR]
+        check_parameters(self.name, self.build, [*self.used, *levers], [name for name in fixed if name not in levers])
+        for both in (name for name in levers if name in self.used):
+            raise ValueError(f"{both} is varied and is one of the environments' parameters, too; drop one")
+        parameters = inspect.signature(self.build).parameters
+        self.fixed = {name: value for name, value in fixed.items() if name not in levers}
+        self.low, self.high, present = {}, {}, {}
+        for name in levers:
+            default = parameters[name].default if name in parameters else inspect.Parameter.empty
+            value = fixed.get(name, default)
+            span = vary[name]
+            if span is None and value is inspect.Parameter.empty:
+                raise ValueError(f"{name} has no default; give a range, and its present value among the fixed ones")
+            low, high = lever_range(name, value) if span is None else span
+            low, high = (np.asarray(end, float) for end in (low, high))
+            if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+                raise ValueError(f"{name} must go from a finite number to a larger one; got {low} to {high}")
+            low, high = np.broadcast_arrays(low, high)
+            present[name] = np.broadcast_to((low + high) / 2 if value is inspect.Parameter.empty else value, low.shape)
+            self.low[name], self.high[name] = low, high
+        self._order_bounds(fixed, parameters)
+        self.present = {name: np.clip(value, self.low[name], self.high[name]) for name, value in present.items()}
+        self.weighs = PRIOR in vary
+        if self.weighs:
+            if vary[PRIOR] is not None:
+                raise ValueError("the prior's weights form a simplex of their own; give the lever prior no range")
+            with jax.enable_x64(True):
+                one = self.problem(self.present, {name: column[0] for name, column in self.used.items()})
+                count = smooth_tables(one, 1.0, 1.0, num=self.num).utility.shape[1]
+            self.present[PRIOR] = np.full(count, -np.log(count))
+
+    def _order_bounds(self, fixed: dict[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+        """A bound that is varied alone stays on its side of the other."""
+        for name, other, ends in (("upper", "lower", self.low), ("lower", "upper", self.high)):
+            if name not in self.low or other in self.low or other not in parameters:
+                continue
+            bound = fixed.get(other, parameters[other].default)
+            if other in self.used or bound is inspect.Parameter.empty:
+                continue
+            tighter = np.maximum if name == "upper" else np.minimum
+            ends[name] = tighter(ends[name], bound)
+            if not (self.low[name] < self.high[name]).all():
+                end = self.high["upper"] if name == "upper" else self.low["lower"]
+                raise ValueError(f"no {name} is possible: its range ends at {end}, and {other} is {bound}")
+
+    # What is measured
+
+    def problem(self, levers: Mapping[str, Any], point: Mapping[str, Any]) -> Problem | FiniteProblem:
+        problem = self.build(**self.fixed, **{name: v for name, v in levers.items() if name != PRIOR}, **point)
+        if not isinstance(problem, Problem | FiniteProblem) or problem.unsafe is None:
+            raise ValueError(f"{self.name} must return a problem that says which actions are unsafe")
+        return problem
+
+    def _values(self, place: Mapping[str, Array]) -> dict[str, Array]:
+        """Levers in their units, of places in the unit box; the prior's log weights as they are."""
+        return {
+            name: share if name == PRIOR else self.low[name] + (self.high[name] - self.low[name]) * share
+            for name, share in place.items()
+        }
+
+    def _places(self, values: Mapping[str, Any]) -> dict[str, Array]:
+        shares = {
+            name: value if name == PRIOR else (value - self.low[name]) / (self.high[name] - self.low[name])
+            for name, value in values.items()
+        }
+        return {name: jnp.asarray(share, float) for name, share in shares.items()}
+
+    def _one(self, values: dict[str, Array], sharp: Array, point: dict[str, Array]) -> dict[str, Array]:
+        """Of one environment: the safety loss, what it is made of, whether it claims to be safe, and the fit lost."""
+        problem = self.problem(values, point)
+        if self.objective == "unsafe_mass":
+            temperature, observations = (self._at(name, sharp) for name in ("temperature", "observations"))
+            smooth = smooth_tables(problem, temperature, observations, values.get(PRIOR), self.num)
+            assert problem.unsafe is not None
+            raw, solved = unsafe_mass(smooth, problem.unsafe)
+            loss, claim = raw, (raw < 0.5) * solved
+        else:
+            raw = safety_margin(problem)
+            if self.objective == "margin":
+                loss, claim = jax.nn.relu(self.require - raw), (raw > 0) * 1.0
+            else:
+                edge = self._at("edge", sharp)
+                loss, claim = jax.nn.sigmoid((self.require - raw) / edge), jax.nn.sigmoid(raw / edge)
+        before = self.problem(self.present, point)
+        return {"safety": loss, "raw": raw, "claim": claim, "fit": least_divergence(problem) - least_divergence(before)}
+
+    def _at(self, name: str, sharp: Array) -> Array:
+        start, end = self.sharpness[name]
+        return start * (end / start) ** sharp
+
+    def _means(self, place: dict[str, Array], sharp: Array) -> dict[str, Array]:
+        values = self._values(place)
+        each = jax.lax.map(partial(self._one, values, sharp), self._columns(), batch_size=1024)
+        means = {name: jnp.mean(value) for name, value in each.items()}
+        apart = {name: jnp.mean(jnp.abs(place[name] - start)) for name, start in self._start().items() if name != PRIOR}
+        if self.weighs:
+            weights, start = jnp.exp(place[PRIOR]), jnp.exp(self._start()[PRIOR])
+            apart[PRIOR] = jnp.sum(jnp.abs(weights - start)) / 2
+            means["prior"] = jnp.sum(weights * (place[PRIOR] - self._start()[PRIOR]))
+        else:
+            means["prior"] = jnp.zeros(())
+        means["safety"] = means["safety"] + jnp.max(each["safety"])
+        return means | {"change": sum(apart.values(), jnp.zeros(())) / len(apart)}
+
+    def _columns(self) -> dict[str, Array]:
+        return {name: jnp.asarray(column, float) for name, column in self.used.items()}
+
+    def _start(self) -> dict[str, Array]:
+        return self._places(self.present)
+
+    def _loss(self, place: dict[str, Array], sharp: Array, weights: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        means = self._means(place, sharp)
+        return means["safety"] + sum((weights[name] * means[name] for name in COSTS), jnp.zeros(())), means
+
+    # What is refused
+
+    def _check(self) -> None:
+        self._check_corners()
+        means = {name: float(value) for name, value in self._measure(self._start(), jnp.zeros(())).items()}
+        if not np.isfinite([means["safety"], means["fit"]]).all():
+            each = jax.vmap(partial(self._one, self._values(self._start()), jnp.zeros(())))(self._columns())
+            wrong = ~np.isfinite(np.asarray(each["raw"]) + np.asarray(each["fit"]))
+            where = {name: float(column[np.argmax(wrong)]) for name, column in self.used.items()}
+            raise ValueError(
+                f"the objective is not a number at the start, as at {_told(where)}: every belief is refuted there; "
+                f"choose other environments, or wider bounds"
+            )
+        rng = np.random.default_rng(self.seed)
+        some = {name: jnp.asarray(column[:: max(1, len(column) // 32)], float) for name, column in self.used.items()}
+        raw = jax.jit(lambda place, sharp: jax.vmap(partial(self._one, self._values(place), sharp))(some)["raw"])
+        for name, start in self._start().items():
+            seen = [raw(self._start(), jnp.zeros(()))]
+            for _ in range(_PROBED):
+                tried = rng.dirichlet(np.ones(start.size)) if name == PRIOR else rng.uniform(size=start.shape)
+                place = self._start() | {name: jnp.log(tried) if name == PRIOR else jnp.asarray(tried)}
+                seen.append(raw(self._ordered(place), jnp.zeros(())))
+            if float(jnp.nanmax(jnp.nanmax(jnp.stack(seen), axis=0) - jnp.nanmin(jnp.stack(seen), axis=0))) < 1e-12:
+                raise ValueError(_unmoved(name, self.objective))
+
+    def _check_corners(self) -> None:
+        """Builds the problem at the extremes of levers and environments on the host, where what is wrong is told."""
+        levers = {name: (self.low[name], self.high[name]) for name in self.low}
+        ends = {name: (column.min(), column.max()) for name, column in self.used.items()}
+        together = levers | ends
+        for corner in list(product((0, 1), repeat=len(together)))[:64]:
+            values = {name: pair[i] for (name, pair), i in zip(together.items(), corner, strict=True)}
+            if {"lower", "upper"} <= set(levers) and (values["lower"] > values["upper"]).any():
+                continue
+            values = {
+                name: float(value) if np.ndim(value) == 0 else jnp.asarray(value) for name, value in values.items()
+            }
+            try:
+                self.problem({name: values[name] for name in levers}, {name: values[name] for name in ends})
+            except ValueError as error:
+                raise ValueError(f"no problem at {_told(values)}: {error}") from error
+
+    # What is done
+
+    def run(
+        self, costs: Mapping[str, float], checkpoint: str | Path | None = None, progress: Progress | None = None
+    ) -> Designed:
+        """The design for these weights on costs.
+
+        **Arguments:**
+
+        - `costs`: weights of "fit", the rise of min_θ K(uniform play, θ), nats; "change", the mean distance of levers
+          from their present values as a share of their ranges; "prior", KL(μ_φ‖μ₀), nats.
+        - `checkpoint`: a file that holds what is done; the same call goes on from there.
+        - `progress`: called with steps done and steps in all.
+
+        **Returns:** the `Designed`, judged by the exact solver on environments held out.
+
+        Raises `ValueError` for unknown costs and for a checkpoint of another design.
+        """
+        for unknown in (name for name in costs if name not in COSTS):
+            raise ValueError(f"there is no cost {unknown!r}; {nearest(unknown, COSTS)}")
+        for name, weight in costs.items():
+            if not 0 <= weight < np.inf:
+                raise ValueError(f"the weight of {name} must not be negative, and finite; got {weight}")
+        if costs.get("prior") and not self.weighs:
+            raise ValueError("the cost of the prior's weights needs the lever prior; vary it, or drop that cost")
+        with jax.enable_x64(True):
+            weights = {name: jnp.asarray(float(costs.get(name, 0))) for name in COSTS}
+            best, path = self._optimise(weights, None if checkpoint is None else Path(checkpoint), progress)
+            one = jnp.ones(())
+            before, after = (self._measure(place, one) for place in (self._start(), best))
+            values = {
+                name: np.exp(value) if name == PRIOR else float(value) if np.ndim(value) == 0 else np.asarray(value)
+                for name, value in self._values(best).items()
+            }
+        present = {
+            name: np.exp(value) if name == PRIOR else float(value) if np.ndim(value) == 0 else value
+            for name, value in self.present.items()
+        }
+        if self._before is None:
+            self._before = certify(self.build, present, self.held_out, self.fixed)
+        return Designed(
+            model=self.name,
+            before=present,
+            after=values,
+            objective=(float(before["safety"]), float(after["safety"])),
+            costs={name: (float(before[name]), float(after[name])) for name in COSTS},
+            claim=float(after["claim"]),
+            proof_before=self._before,
+            proof_after=certify(self.build, values, self.held_out, self.fixed),
+            path=path,
+        )
+
+    def _optimise(
+        self, weights: dict[str, Array], checkpoint: Path | None, progress: Progress | None
+    ) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
+        rng = np.random.default_rng(self.seed)
+        starts = [self._start()]
+        for _ in range(1, self.restarts):
+            other = {name: jnp.asarray(rng.uniform(size=np.shape(low))) for name, low in self.low.items()}
+            if self.weighs:
+                other[PRIOR] = jnp.log(rng.dirichlet(np.ones(len(self.present[PRIOR]))))
+            starts.append(self._ordered(other))
+        places = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+        state = (places, jax.vmap(self._optimiser().init)(places), jnp.full(self.restarts, jnp.inf), places)
+        done, kept = 0, []
+        config = json.dumps(self._config(weights), sort_keys=True)
+        if checkpoint is not None and checkpoint.exists():
+            done, state, kept = _read(checkpoint, config, state, self._blank)
+        while done < self.steps:
+            count = min(_BLOCK, self.steps - done)
+            state, looked = self._advance(state, weights, done + jnp.arange(count))
+            kept.append(jax.tree.map(np.asarray, looked))
+            done += count
+            if checkpoint is not None:
+                _write(checkpoint, config, done, state, kept)
+            if progress is not None:
+                progress(done, self.steps)
+        _, _, losses, best = state
+        path = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *kept)
+        if not np.isfinite(losses).any():
+            raise ValueError(
+                "the objective is not a number anywhere on the way; begin at other values, or a lower rate"
+            )
+        winner = int(np.nanargmin(np.asarray(losses)))
+        return jax.tree.map(lambda leaf: leaf[winner], best), path
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        # a short memory of slopes: those of a smooth start are larger by far than those of a sharp end
+        return optax.adam(optax.cosine_decay_schedule(self.rate, self.steps), b2=0.9)
+
+    def _steps(self, state: tuple, weights: dict[str, Array], steps: Array) -> tuple[tuple, dict[str, Array]]:
+        def step(state: tuple, i: Array) -> tuple[tuple, dict[str, Array]]:
+            place, moments, least, best = state
+            sharp = jnp.minimum(i / max(1.0, _SHARP_FROM * self.steps), 1.0)
+            (loss, means), slope = jax.value_and_grad(self._loss, has_aux=True)(place, sharp, weights)
+            comparable = (sharp >= 1) | (self.objective == "margin")
+            better = comparable & (loss < least)
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), place, best)
+            update, moments = self._optimiser().update(slope, moments)
+            looked = {"loss": loss, "safety": means["safety"]} | {name: means[name] for name in COSTS}
+            looked |= self._values(place)
+            moved = self._ordered(optax.apply_updates(place, update))  # pyright: ignore[reportArgumentType]
+            return (moved, moments, jnp.where(better, loss, least), best), looked
+
+        return jax.lax.scan(step, state, steps)
+
+    def _ordered(self, place: dict[str, Array]) -> dict[str, Array]:
+        """The nearest place that is allowed: in the box, bounds in their order, weights with sum one."""
+        within = {
+            name: jax.nn.log_softmax(share) if name == PRIOR else optax.projections.projection_hypercube(share)
+            for name, share in place.items()
+        }
+        if {"lower", "upper"} <= set(within):
+            values = self._values(within)
+            middle = (values["lower"] + values["upper"]) / 2
+            pair = {"lower": jnp.minimum(values["lower"], middle), "upper": jnp.maximum(values["upper"], middle)}
+            within |= self._places(pair)
+        return within
+
+    def _config(self, weights: dict[str, Array]) -> dict[str, Any]:
+        """What a checkpoint belongs to."""
+        return {
+            "model": self.name,
+            "fixed": {name: np.asarray(value).tolist() for name, value in self.fixed.items()},
+            "levers": {name: [self.low[name].tolist(), self.high[name].tolist()] for name in self.low},
+            "present": {name: np.asarray(value).tolist() for name, value in self.present.items()},
+            "environments": {name: [len(c), float(c.sum()), float((c**2).sum())] for name, c in self.used.items()},
+            "weights": {name: float(weight) for name, weight in weights.items()},
+            "asked": [self.objective, self.require, self.steps, self.restarts, self.rate, self.num, self.seed],
+            "sharpness": self.sharpness,
+        }
+
+    def _blank(self, done: int) -> dict[str, np.ndarray]:
+        """What was looked at in so many steps, without its numbers."""
+        shapes = {name: () for name in ("loss", "safety", *COSTS)} | {n: np.shape(v) for n, v in self.present.items()}
+        return {name: np.zeros((self.restarts, done, *shape)) for name, shape in shapes.items()}
+
+
+def lever_range(name: str, present: float) -> tuple[float, float]:
+    """The range of a lever that none was given for."""
+    return (0.0, 1.0) if name in BELIEFS or name.startswith("p_") else (0.0, max(2.0, 2 * float(present)))
+
+
+def _environments(
+    over: Mapping[str, tuple[float, float]] | None,
+    environments: Mapping[str, Any] | xr.Dataset | None,
+    samples: int,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Those used and those held out, parameter -> values."""
+    if (over is None) == (environments is None):
+        raise ValueError("environments are drawn over a box, or given; say one of over and environments")
+    if over is not None:
+        corners = np.array(list(product(*over.values())), float)
+
+        def drawn(count: int, seed: int) -> dict[str, np.ndarray]:
+            (points,) = scattered(over, count, seed=seed).values()
+            return dict(zip(over, np.concatenate([corners, points]).T, strict=True))
+
+        return drawn(samples, seed), drawn(_HELD_OUT, seed + 1)
+    if isinstance(environments, xr.Dataset):
+        cells = environments.stack(cell=environments["phase"].dims)
+        names = [str(name) for name in environments.coords if environments[name].ndim == 1]
+        environments = {name: cells[name].values for name in names}
+    assert environments is not None
+    columns = {name: np.asarray(values, float) for name, values in environments.items()}
+    sizes = {values.shape for values in columns.values()}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1 or next(iter(sizes))[0] < 2:
+        raise ValueError(f"environments must be as many values of each parameter, 2 or more; got shapes {sizes}")
+    order = np.random.default_rng(seed).permutation(next(iter(sizes))[0])
+    return tuple({name: values[order[i::2]] for name, values in columns.items()} for i in (0, 1))  # pyright: ignore[reportReturnType]
+
+
+def _unmoved(name: str, objective: str) -> str:
+    if name == PRIOR and objective != "unsafe_mass":
+        return (
+            "the prior's weights cannot matter here: Berk–Nash equilibria and rationalizable sets depend on the "
+            "prior's support alone; vary bounds or coupling, or take the objective unsafe_mass, of logit equilibria"
+        )
+    return f"{name} cannot move the objective {objective} in any of these environments; drop it, or widen its range"
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={np.asarray(value).round(6).tolist()}" for name, value in values.items())
+
+
+def _write(path: Path, config: str, done: int, state: Any, kept: list) -> None:
+    """A first line that says what it belongs to, and the numbers; in place of the old file only when it is whole."""
+    looked = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *kept)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write((json.dumps({"config": config, "done": done}) + "\n").encode())
+        eqx.tree_serialise_leaves(file, (state, looked))
+    part.replace(path)
+
+
+def _read(path: Path, config: str, like: Any, blank: Callable[[int], Any]) -> tuple[int, Any, list]:
+    with path.open("rb") as file:
+        try:
+            head = json.loads(file.readline())
+        except ValueError as error:
+            raise ValueError(f"{path} is no checkpoint of a design; name another file") from error
+        if head["config"] != config:
+            raise ValueError(f"{path} is the checkpoint of another design; name another file, or delete it")
+        state, looked = eqx.tree_deserialise_leaves(file, (like, blank(head["done"])))
+    return head["done"], state, [looked]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from epijax.engineering import Designed as Designed
     from epijax.engineering import Study as Study
     from epijax.engineering import certify as certify
+    from epijax.engineering import compare_levers as compare_levers
     from epijax.engineering import design as design
     from epijax.engineering import trade_off as trade_off
     from epijax.environment import Environment as Environment
@@ -98,6 +99,7 @@ _ROOMS = {
     "Designed": "engineering",
     "Study": "engineering",
     "certify": "engineering",
+    "compare_levers": "engineering",
     "design": "engineering",
     "safety_margin": "safety",
     "trade_off": "engineering",

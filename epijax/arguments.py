@@ -75,17 +75,33 @@ def once(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
 
 
 def settings_of(settings: tuple[str, ...]) -> dict[str, float]:
-    return once(map(_setting, settings), "--set")
+    return once(map(setting_of, settings), "--set")
 
 
-def _setting(text: str) -> tuple[str, float]:
+def setting_of(text: str) -> tuple[str, float]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--set takes NAME=VALUE; got {text!r}")
+        raise ValueError(f"a value is given as NAME=VALUE; got {text!r}")
     try:
         return key.strip(), float(value)
     except ValueError:
         raise ValueError(f"{key.strip()} must be a number; got {value!r}") from None
+
+
+def spans_of(text: str, option: str) -> dict[str, tuple[float, float] | None]:
+    """NAME=A:B, and NAME for one without a range, with commas between them."""
+
+    def span(part: str) -> tuple[str, tuple[float, float] | None]:
+        key, equals, ends = part.partition("=")
+        if not equals:
+            return key.strip(), None
+        try:
+            low, high = map(float, ends.split(":"))
+        except ValueError:
+            raise ValueError(f"{option} takes NAME=A:B, as in upper=0:1; got {part!r}") from None
+        return key.strip(), (low, high)
+
+    return once(map(span, text.split(",")), option)
 
 
 def axis_of(text: str, size: int | None) -> tuple[str, Any]:

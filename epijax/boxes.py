@@ -122,6 +122,20 @@ def nearest(problem: Problem, weights: Float[Array, "A"]) -> tuple[Float[Array, 
     return model.lower + (model.upper - model.lower) * place, converged
 
 
+def moving(problem: Problem, weights: Float[Array, "A"], theta: Float[Array, "D"]) -> Float[Array, "D"]:
+    """An extreme point of all that fits best, as found, with its derivative: what is at a bound goes with that bound,
+    and the rest fits best given it."""
+    model = box_of(problem)
+    width = model.upper - model.lower
+    place = jax.lax.stop_gradient((theta - model.lower) / jnp.where(width > 0, width, 1))
+    rounding = 64 * jnp.finfo(place.dtype).eps
+    place = jnp.where(place < rounding, 0, jnp.where((place > 1 - rounding) | (width == 0), 1, place))
+    dynamic, static = eqx.partition((problem, weights), eqx.is_inexact_array)
+    objective = partial(_weighted, static, dynamic)
+    curvature = jax.lax.stop_gradient(jax.hessian(objective)(place))
+    return model.lower + width * _differentiable(objective, place, curvature)
+
+
 def box_of(problem: Problem) -> BoxModel:
     """The problem's model, known to have a box."""
     assert not isinstance(problem.model, Finite)

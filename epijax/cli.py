@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,14 @@ from epijax.arguments import (
     once,
     part_of,
     prior_of,
+    setting_of,
     settings_of,
     short_name,
+    spans_of,
 )
 
+_WEIGHTS = (0.0, 0.1, 1.0, 10.0, 30.0, 100.0, 300.0)  # of a cost, along a trade-off
+_LIMITS = tuple(i / 20 for i in range(17))  # on the change of levers, where kinds of levers are compared
 SEE_ALSO = "A model of your own is named path/to/file.py:build wherever a built-in name is accepted."
 
 
@@ -297,6 +302,124 @@ def learn(
 
 
 @cli.command(epilog=SEE_ALSO)
+@click.argument("model")
+@click.option("-o", "--output", default="design", show_default=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--vary", required=True, metavar="NAME[=A:B],…", help="Levers, with ranges; prior for its weights.")
+@click.option("--over", required=True, metavar="NAME=A:B,…", help="The environments that must be safe.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Other values, or a lever's present one.")
+@click.option(
+    "--objective", default="margin", show_default=True, metavar="NAME", help="margin, region_share or unsafe_mass."
+)
+@click.option("--cost", "costs", multiple=True, metavar="NAME=WEIGHT", help="fit, change or prior; repeatable.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=MOST", help="The most a cost may be; repeatable.")
+@click.option("--steps", default=200, show_default=True, type=click.IntRange(1), help="Steps of gradient descent.")
+@click.option("--restarts", default=4, show_default=True, type=click.IntRange(1), help="Starts, one at present values.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Of all that is drawn.")
+@click.option("--compare/--no-compare", default=True, help="Trade-off curves, and beliefs against rewards.")
+@click.option("--format", "formats", default="png", show_default=True, help="Pictures to draw: png, svg, pdf.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def design(
+    model: str,
+    output: Path,
+    vary: str,
+    over: str,
+    settings: tuple[str, ...],
+    objective: str,
+    costs: tuple[str, ...],
+    limits: tuple[str, ...],
+    steps: int,
+    restarts: int,
+    seed: int,
+    compare: bool,
+    formats: str,
+    quiet: bool,
+) -> None:
+    """Find the least change of beliefs or rewards that keeps unsafe play away, and prove it.
+
+    Writes a folder: numbers, words, phase diagrams before and after, the trade-off. Interrupted, the same command goes
+    on where it stopped. Exit code 1 if the design is not certified.
+    """
+    import epijax as ej
+    from epijax.engineering import check_costs
+    from epijax.view import report
+
+    suffixes, fixed = formats_of(formats), settings_of(settings)
+    weights = check_costs(once(map(setting_of, costs), "--cost") or {"fit": 0.1})
+    most = once(map(setting_of, limits), "--limit")
+    ranges, spans = spans_of(vary, "--vary"), spans_of(over, "--over")
+    box = {name: span for name, span in spans.items() if span is not None}
+    for bare in spans.keys() - box:
+        raise ValueError(f"--over takes NAME=A:B; {bare} has no range")
+    name, build = model_of(model)
+    asked: dict[str, Any] = {"objective": objective, "steps": steps, "restarts": restarts, "seed": seed}
+    study = ej.Study(build, ranges, box, fixed, **asked)
+    _make(output)
+    checkpoint = output / "checkpoint"
+    with _progress(quiet, "steps") as progress:
+        found = study.run(weights, limits=most, checkpoint=checkpoint, progress=progress)
+    click.echo("\n".join(report.summary(found)))
+    told = {"vary": vary, "over": over, "set": fixed, "costs": weights, "limits": most} | asked
+    maps = _before_and_after(name, study, found, box)
+    write = partial(report.write, output, found, maps, box, told, suffixes)
+    paths = write()
+    if compare:
+        with _progress(quiet, "designs") as progress:
+            front = ej.trade_off(study, max(weights, key=lambda key: weights[key]), _WEIGHTS, progress)
+        studies = _kinds_of_levers(name, build, box, fixed, asked)
+        levers = None
+        if studies:
+            with _progress(quiet, "designs") as progress:
+                levers = ej.compare_levers(studies, "change", _LIMITS, progress)
+        paths = write(front, levers)
+    checkpoint.unlink()
+    for path in paths:
+        click.echo(f"  {path}")
+    if not found.certified:
+        sys.exit(1)
+
+
+def _before_and_after(name: str, study: Any, found: Any, box: dict[str, Any]) -> dict[str, Any]:
+    """Sweeps over two parameters of the environments, the model's own square where it has one of them."""
+    import numpy as np
+
+    import epijax as ej
+    from epijax.engineering import PRIOR
+    from epijax.models import MODELS
+
+    levers = [key for key in found.after if key != PRIOR]
+    if len(box) != 2 or any(np.ndim(found.after[key]) for key in levers):
+        return {}
+    spans = MODELS[name].axes if name in MODELS and set(MODELS[name].axes) == set(box) else box
+    axes = {key: np.linspace(low, high, 512) for key, (low, high) in spans.items()}
+    given = {"before": found.before, "after": found.after}
+    return {
+        when: ej.sweep(study.build, axes, study.fixed | {key: values[key] for key in levers})
+        for when, values in given.items()
+    }
+
+
+def _kinds_of_levers(
+    name: str, build: Any, box: dict[str, Any], fixed: dict[str, float], asked: dict[str, Any]
+) -> dict[str, Any]:
+    """A study of beliefs alone and one of rewards alone, of a model that is known to have both."""
+    import epijax as ej
+    from epijax.engineering import BELIEFS
+    from epijax.models import MODELS
+
+    if name not in MODELS or not {"lower", "upper"} <= set(MODELS[name].meaning):
+        return {}
+    free = [key for key in MODELS[name].meaning if key not in box]
+    kinds = {
+        "beliefs": [key for key in free if key in ("lower", "upper")],
+        "rewards": [key for key in free if key not in BELIEFS and not key.startswith("p_")],
+    }
+    if asked["objective"] == "margin":
+        asked = asked | {"objective": "region_share"}
+    asked = asked | {"refuse_idle": False}
+    return {kind: ej.Study(build, dict.fromkeys(names), box, fixed, **asked) for kind, names in kinds.items()}
+
+
+@cli.command(epilog=SEE_ALSO)
 @click.argument("job")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The store; JOB's, or <model>.zarr, by default.")
 @click.option("--axis", "axes", multiple=True, metavar="NAME=START:STOP:NUM", help="An axis; any number of them.")
@@ -522,8 +645,8 @@ def _title(dataset: Any) -> str:
 class _progress:
     """A bar on a terminal, a plain line every 30 s elsewhere, nothing when quiet."""
 
-    def __init__(self, quiet: bool):
-        self._quiet, self._bar, self._said = quiet, None, time.monotonic()
+    def __init__(self, quiet: bool, unit: str = "cells"):
+        self._quiet, self._unit, self._bar, self._said = quiet, unit, None, time.monotonic()
 
     def __enter__(self) -> Callable[[int, int], None] | None:
         return None if self._quiet else self._report
@@ -545,12 +668,13 @@ class _progress:
                     TimeRemainingColumn(),
                     console=Console(stderr=True),
                 )
-                self._task = self._bar.add_task("cells", total=total, rate="")
+                self._task = self._bar.add_task(self._unit, total=total, rate="")
                 self._started = time.monotonic(), done
                 self._bar.start()
             elapsed = time.monotonic() - self._started[0]
-            rate = f"{(done - self._started[1]) / elapsed / 1e6:.1f} Mcells/s" if elapsed > 0 else ""
+            speed = (done - self._started[1]) / elapsed if elapsed > 0 else 0.0
+            rate = f"{speed / 1e6:.1f} M{self._unit}/s" if speed > 1e5 else f"{speed:.0f} {self._unit}/s"
             self._bar.update(self._task, completed=done, rate=rate)
         elif time.monotonic() - self._said >= 30:
             self._said = time.monotonic()
-            click.echo(f"{done:,} of {total:,} cells", err=True)
+            click.echo(f"{done:,} of {total:,} {self._unit}", err=True)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
 from epijax.phases import PHASES, phase
@@ -107,6 +108,7 @@ def design(
     fixed: Mapping[str, Any] | None = None,
     *,
     costs: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
     **asked: Any,
@@ -115,14 +117,17 @@ def design(
 
     One `Study`, run once: its arguments, and those of its `run`.
     """
-    return Study(build, vary, over, fixed, **asked).run(costs or {}, checkpoint, progress)
+    return Study(build, vary, over, fixed, **asked).run(
+        costs or {}, limits=limits, checkpoint=checkpoint, progress=progress
+    )
 
 
 def trade_off(study: "Study", cost: str, weights: Sequence[float], progress: Progress | None = None) -> xr.Dataset:
     """Safety against a cost, as the weight of that cost is varied: one design a weight.
 
     **Returns:** a dataset over "weight": `safe_share` (certified), `claim`, `cost`, `change`, each lever that is a
-    number, and `efficient`: whether no other design is as safe and cheaper, or safer and as cheap.
+    number, and `efficient`: whether no other design is as safe and cheaper, or safer and as cheap; the attribute
+    `safe_share_before` is that of the present values, which cost nothing.
     """
     found = []
     for i, weight in enumerate(weights):
@@ -145,7 +150,29 @@ def trade_off(study: "Study", cost: str, weights: Sequence[float], progress: Pro
         }
         | {name: ("weight", [each.after[name] for each in found]) for name in scalars},
         coords={"weight": np.asarray(weights, float)},
-        attrs={"cost": cost, "model": study.name},
+        attrs={"cost": cost, "model": study.name, "safe_share_before": found[0].proof_before.safe_share},
+    )
+
+
+def compare_levers(
+    studies: Mapping[str, "Study"], cost: str, limits: Sequence[float], progress: Progress | None = None
+) -> xr.Dataset:
+    """What several sets of levers achieve at equal cost: one design for each set and limit on the cost.
+
+    **Returns:** a dataset over "lever" and "limit": `safe_share` (certified), `claim`, and `cost`, what was paid.
+    """
+    shape = (len(studies), len(limits))
+    safe, claim, paid = np.empty(shape), np.empty(shape), np.empty(shape)
+    for i, study in enumerate(studies.values()):
+        for j, limit in enumerate(limits):
+            found = study.run({}, limits={cost: limit})
+            safe[i, j], claim[i, j], paid[i, j] = found.proof_after.safe_share, found.claim, found.costs[cost][1]
+            if progress is not None:
+                progress(i * shape[1] + j + 1, shape[0] * shape[1])
+    return xr.Dataset(
+        {name: (("lever", "limit"), data) for name, data in (("safe_share", safe), ("claim", claim), ("cost", paid))},
+        coords={"lever": list(studies), "limit": np.asarray(limits, float)},
+        attrs={"cost": cost},
     )
 
 
@@ -159,17 +186,32 @@ def certify(
     name, build = named(build)
     given = dict(fixed or {}) | {key: value for key, value in values.items() if key != PRIOR}
     check_parameters(name, build, list(environments), list(given))
+    return _judged(_judge(partial(build, **given)), {}, environments)
+
+
+def _judge(build: Build) -> Callable[..., tuple[Array, Array]]:
+    """From values and columns of environments to phases and the solver's margins, compiled."""
+
+    def judge(values: dict[str, Array], columns: dict[str, Array]) -> tuple[Array, Array]:
+        def cell(values: dict[str, Array], point: dict[str, Array]) -> tuple[Array, Array]:
+            problem = build(**values, **point)
+            if problem.unsafe is None:
+                raise ValueError("a phase needs to know which actions are unsafe; build the problem with unsafe=(…)")
+            solution = solve(problem)
+            return phase(solution, problem.unsafe), solution.margin
+
+        return _each(cell, columns, values)
+
+    return jax.jit(judge)
+
+
+def _judged(
+    judge: Callable[..., tuple[Array, Array]], values: Mapping[str, Any], environments: Mapping[str, Any]
+) -> Certificate:
     columns = {key: np.asarray(value, float) for key, value in environments.items()}
-
-    def cell(point: dict[str, Array]) -> tuple[Array, Array]:
-        problem = build(**given, **point)
-        if problem.unsafe is None:
-            raise ValueError("a phase needs to know which actions are unsafe; build the problem with unsafe=(…)")
-        solution = solve(problem)
-        return phase(solution, problem.unsafe), solution.margin
-
     with jax.enable_x64(True):
-        codes, margins = map(np.asarray, jax.jit(partial(jax.lax.map, cell, batch_size=1024))(columns))
+        given = {name: np.asarray(value, float) for name, value in values.items() if name != PRIOR}
+        codes, margins = map(np.asarray, judge(given, columns))
     safe = codes == 0
     count = len(codes)
     places = np.flatnonzero(~safe)
@@ -181,6 +223,27 @@ def certify(
         unsafe=[{key: float(column[i]) for key, column in columns.items()} for i in places[:_SHOWN]],
         num_unsafe=len(places),
     )
+
+
+def _each(cell: Callable[..., Any], columns: Mapping[str, Any], *same: Any) -> Any:
+    """`cell(*same, environment)` of every environment, shared out among the devices."""
+    devices = jax.local_devices()
+    count = len(next(iter(columns.values())))
+    padded = {name: jnp.resize(column, (-(-count // len(devices)) * len(devices),)) for name, column in columns.items()}
+    shared = jax.shard_map(
+        lambda same, columns: jax.lax.map(partial(cell, *same), columns, batch_size=1024),
+        mesh=Mesh(np.array(devices), ("cells",)),
+        in_specs=(PartitionSpec(), PartitionSpec("cells")),
+        out_specs=PartitionSpec("cells"),
+        check_vma=False,
+    )
+    return jax.tree.map(lambda values: values[:count], shared(same, padded))
+
+
+def _on_host(function: Callable) -> Callable:
+    """Compiled, with arrays of the host going in and out: where they lie never makes it compile again."""
+    compiled = jax.jit(function)
+    return lambda *given: jax.device_get(compiled(*jax.device_get(given)))
 
 
 class Study:
@@ -205,6 +268,7 @@ class Study:
       branch of `logit_equilibria`, with `temperature` (payoff units) and `observations` going from the first value to
       the second, boxes tabulated with `num` points a dimension.
     - `steps`, `restarts`, `rate` (of Adam, a share of each range; falls to 0), `samples` of `over`, `seed`.
+    - `refuse_idle`: whether a lever that cannot move the objective is an error; else it keeps its present value.
 
     Raises `ValueError` for names that are unknown, ranges that are none, a lever that cannot move the objective, and an
     objective that is NaN at the start.
@@ -219,7 +283,7 @@ class Study:
         environments: Mapping[str, Any] | xr.Dataset | None = None,
         objective: str = "margin",
         require: float = 0.01,
-        steps: int = 400,
+        steps: int = 200,
         restarts: int = 4,
         rate: float = 0.05,
         samples: int = 256,
@@ -227,6 +291,7 @@ class Study:
         observations: tuple[float, float] = (10.0, 100.0),
         num: int = 33,
         seed: int = 0,
+        refuse_idle: bool = True,
     ):
         if objective not in OBJECTIVES:
             raise ValueError(f"there is no objective {objective!r}; {nearest(objective, OBJECTIVES)}")
@@ -237,17 +302,20 @@ class Study:
                 f"there must be 1 step and restart or more, 2 samples or more and a positive rate; got {steps}, "
                 f"{restarts}, {samples} and {rate}"
             )
+        if np.isnan(require):
+            raise ValueError(f"require must be a number; got {require}")
         self.name, self.build = named(build)
         self.objective, self.require, self.num, self.seed = objective, require, num, seed
         self.steps, self.restarts, self.rate = steps, restarts, rate
         self.sharpness = {"temperature": temperature, "observations": observations, "edge": _EDGE}
-        self._before: Certificate | None = None
         self.used, self.held_out = _environments(over, environments, samples, seed)
         self._set_levers(vary, dict(fixed or {}))
-        self._advance = jax.jit(jax.vmap(self._steps, in_axes=(0, None, None)))
-        self._measure = jax.jit(self._means)
+        self._advance = _on_host(jax.vmap(self._steps, in_axes=(0, None, None, None)))
+        self._measure = _on_host(self._means)
         with jax.enable_x64(True):
-            self._check()
+            self._check(refuse_idle)
+        self._judge = _judge(partial(self.build, **self.fixed))
+        self._before = _judged(self._judge, self.present, self.held_out)
 
     def _set_levers(self, vary: Mapping[str, tuple[Any, Any] | None], fixed: dict[str, Any]) -> None:
         levers = [name for name in vary if name != PRIOR]
@@ -303,7 +371,7 @@ class Study:
             raise ValueError(f"{self.name} must return a problem that says which actions are unsafe")
         return problem
 
-    def _values(self, place: Mapping[str, Array]) -> dict[str, Array]:
+    def _values(self, place: Mapping[str, Any]) -> dict[str, Any]:
         """Levers in their units, of places in the unit box; the prior's log weights as they are."""
         return {
             name: share if name == PRIOR else self.low[name] + (self.high[name] - self.low[name]) * share
@@ -340,9 +408,9 @@ class Study:
         start, end = self.sharpness[name]
         return start * (end / start) ** sharp
 
-    def _means(self, place: dict[str, Array], sharp: Array) -> dict[str, Array]:
-        values = self._values(place)
-        each = jax.lax.map(partial(self._one, values, sharp), self._columns(), batch_size=1024)
+    def _means(self, place: dict[str, Array], sharp: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Means over the environments; and in each what the objective is made of, and the fit lost."""
+        each = _each(self._one, self.used, self._values(place), sharp)
         means = {name: jnp.mean(value) for name, value in each.items()}
         apart = {name: jnp.mean(jnp.abs(place[name] - start)) for name, start in self._start().items() if name != PRIOR}
         if self.weighs:
@@ -352,90 +420,104 @@ class Study:
         else:
             means["prior"] = jnp.zeros(())
         means["safety"] = means["safety"] + jnp.max(each["safety"])
-        return means | {"change": sum(apart.values(), jnp.zeros(())) / len(apart)}
-
-    def _columns(self) -> dict[str, Array]:
-        return {name: jnp.asarray(column, float) for name, column in self.used.items()}
+        return means | {"change": sum(apart.values(), jnp.zeros(()))}, {name: each[name] for name in ("raw", "fit")}
 
     def _start(self) -> dict[str, Array]:
         return self._places(self.present)
 
-    def _loss(self, place: dict[str, Array], sharp: Array, weights: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        means = self._means(place, sharp)
-        return means["safety"] + sum((weights[name] * means[name] for name in COSTS), jnp.zeros(())), means
+    def _loss(
+        self, place: dict[str, Array], sharp: Array, weights: dict[str, Array], limits: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """What a step descends: the loss, or what costs are above their limits; the loss and the means."""
+        means, _ = self._means(place, sharp)
+        loss = means["safety"] + sum(weights[name] * means[name] for name in COSTS)
+        above = sum((jax.nn.relu(means[name] - limits[name]) for name in COSTS), jnp.zeros(()))
+        return jnp.where(above > 0, above, loss), means | {"loss": loss, "above": above}
 
     # What is refused
 
-    def _check(self) -> None:
+    def _check(self, refuse_idle: bool) -> None:
         self._check_corners()
-        means = {name: float(value) for name, value in self._measure(self._start(), jnp.zeros(())).items()}
+        means, at_start = self._measure(self._start(), jnp.zeros(()))
         if not np.isfinite([means["safety"], means["fit"]]).all():
-            each = jax.vmap(partial(self._one, self._values(self._start()), jnp.zeros(())))(self._columns())
-            wrong = ~np.isfinite(np.asarray(each["raw"]) + np.asarray(each["fit"]))
-            where = {name: float(column[np.argmax(wrong)]) for name, column in self.used.items()}
+            wrong = np.argmin(np.isfinite(at_start["raw"] + at_start["fit"]))
+            where = {name: float(column[wrong]) for name, column in self.used.items()}
             raise ValueError(
-                f"the objective is not a number at the start, as at {_told(where)}: every belief is refuted there; "
-                f"choose other environments, or wider bounds"
+                f"the objective is not a number at the start, as at {_told(where)}: some play refutes every belief "
+                f"there; choose other environments, or wider bounds"
             )
-        rng = np.random.default_rng(self.seed)
-        some = {name: jnp.asarray(column[:: max(1, len(column) // 32)], float) for name, column in self.used.items()}
-        raw = jax.jit(lambda place, sharp: jax.vmap(partial(self._one, self._values(place), sharp))(some)["raw"])
+        rng, idle = np.random.default_rng(self.seed), []
         for name, start in self._start().items():
-            seen = [raw(self._start(), jnp.zeros(()))]
+            seen = [at_start["raw"]]
             for _ in range(_PROBED):
                 tried = rng.dirichlet(np.ones(start.size)) if name == PRIOR else rng.uniform(size=start.shape)
                 place = self._start() | {name: jnp.log(tried) if name == PRIOR else jnp.asarray(tried)}
-                seen.append(raw(self._ordered(place), jnp.zeros(())))
-            if float(jnp.nanmax(jnp.nanmax(jnp.stack(seen), axis=0) - jnp.nanmin(jnp.stack(seen), axis=0))) < 1e-12:
-                raise ValueError(_unmoved(name, self.objective))
+                seen.append(self._measure(self._ordered(place), jnp.zeros(()))[1]["raw"])
+            if np.nanmax(np.nanmax(seen, axis=0) - np.nanmin(seen, axis=0)) < 1e-12:
+                idle.append(name)
+        if idle and (refuse_idle or len(idle) == len(self.present)):
+            raise ValueError(_unmoved(idle[0], self.objective))
+        for name in idle:
+            self.fixed[name] = self.present.pop(name)[()]
+            del self.low[name], self.high[name]
 
     def _check_corners(self) -> None:
-        """Builds the problem at the extremes of levers and environments on the host, where what is wrong is told."""
+        """Builds the problem at present values, and at all extremes, on the host, where what is wrong is told."""
         levers = {name: (self.low[name], self.high[name]) for name in self.low}
         ends = {name: (column.min(), column.max()) for name, column in self.used.items()}
         together = levers | ends
+        self._try({name: self.present[name] for name in levers}, {name: low for name, (low, _) in ends.items()})
         for corner in list(product((0, 1), repeat=len(together)))[:64]:
             values = {name: pair[i] for (name, pair), i in zip(together.items(), corner, strict=True)}
             if {"lower", "upper"} <= set(levers) and (values["lower"] > values["upper"]).any():
                 continue
-            values = {
-                name: float(value) if np.ndim(value) == 0 else jnp.asarray(value) for name, value in values.items()
-            }
-            try:
-                self.problem({name: values[name] for name in levers}, {name: values[name] for name in ends})
-            except ValueError as error:
-                raise ValueError(f"no problem at {_told(values)}: {error}") from error
+            self._try({name: values[name] for name in levers}, {name: values[name] for name in ends})
+
+    def _try(self, levers: Mapping[str, Any], point: Mapping[str, Any]) -> None:
+        values = {name: v if np.ndim(v) else float(v) for name, v in (*levers.items(), *point.items())}
+        try:
+            self.problem({name: values[name] for name in levers}, {name: values[name] for name in point})
+        except ValueError as error:
+            raise ValueError(f"no problem at {_told(values)}: {error}; give other values, or ranges") from error
 
     # What is done
 
     def run(
-        self, costs: Mapping[str, float], checkpoint: str | Path | None = None, progress: Progress | None = None
+        self,
+        costs: Mapping[str, float],
+        *,
+        limits: Mapping[str, float] | None = None,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> Designed:
-        """The design for these weights on costs.
+        """The design for these weights on costs, and limits that no cost may go above.
 
         **Arguments:**
 
-        - `costs`: weights of "fit", the rise of min_θ K(uniform play, θ), nats; "change", the mean distance of levers
-          from their present values as a share of their ranges; "prior", KL(μ_φ‖μ₀), nats.
+        - `costs`: weights of "fit", the rise of min_θ K(uniform play, θ), nats; "change", the distance of levers from
+          their present values as shares of their ranges, summed; "prior", KL(μ_φ‖μ₀), nats.
+        - `limits`: cost -> the most it may be.
         - `checkpoint`: a file that holds what is done; the same call goes on from there.
         - `progress`: called with steps done and steps in all.
 
         **Returns:** the `Designed`, judged by the exact solver on environments held out.
 
-        Raises `ValueError` for unknown costs and for a checkpoint of another design.
+        Raises `ValueError` for unknown costs, limits that nothing found keeps to, and a checkpoint of another design.
         """
-        for unknown in (name for name in costs if name not in COSTS):
-            raise ValueError(f"there is no cost {unknown!r}; {nearest(unknown, COSTS)}")
-        for name, weight in costs.items():
-            if not 0 <= weight < np.inf:
-                raise ValueError(f"the weight of {name} must not be negative, and finite; got {weight}")
-        if costs.get("prior") and not self.weighs:
+        limits = limits or {}
+        check_costs(costs)
+        for name, limit in limits.items():
+            _known(name)
+            if np.isnan(limit):
+                raise ValueError(f"the limit of {name} must be a number; got {limit}")
+        if (costs.get("prior") or "prior" in limits) and not self.weighs:
             raise ValueError("the cost of the prior's weights needs the lever prior; vary it, or drop that cost")
         with jax.enable_x64(True):
             weights = {name: jnp.asarray(float(costs.get(name, 0))) for name in COSTS}
-            best, path = self._optimise(weights, None if checkpoint is None else Path(checkpoint), progress)
+            most = {name: jnp.asarray(float(limits.get(name, np.inf))) for name in COSTS}
+            best, path = self._optimise(weights, most, None if checkpoint is None else Path(checkpoint), progress)
             one = jnp.ones(())
-            before, after = (self._measure(place, one) for place in (self._start(), best))
+            before, after = (self._measure(place, one)[0] for place in (self._start(), best))
             values = {
                 name: np.exp(value) if name == PRIOR else float(value) if np.ndim(value) == 0 else np.asarray(value)
                 for name, value in self._values(best).items()
@@ -444,8 +526,6 @@ class Study:
             name: np.exp(value) if name == PRIOR else float(value) if np.ndim(value) == 0 else value
             for name, value in self.present.items()
         }
-        if self._before is None:
-            self._before = certify(self.build, present, self.held_out, self.fixed)
         return Designed(
             model=self.name,
             before=present,
@@ -454,13 +534,17 @@ class Study:
             costs={name: (float(before[name]), float(after[name])) for name in COSTS},
             claim=float(after["claim"]),
             proof_before=self._before,
-            proof_after=certify(self.build, values, self.held_out, self.fixed),
+            proof_after=_judged(self._judge, values, self.held_out),
             path=path,
         )
 
     def _optimise(
-        self, weights: dict[str, Array], checkpoint: Path | None, progress: Progress | None
-    ) -> tuple[dict[str, Array], dict[str, np.ndarray]]:
+        self,
+        weights: dict[str, Array],
+        limits: dict[str, Array],
+        checkpoint: Path | None,
+        progress: Progress | None,
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         rng = np.random.default_rng(self.seed)
         starts = [self._start()]
         for _ in range(1, self.restarts):
@@ -469,15 +553,19 @@ class Study:
                 other[PRIOR] = jnp.log(rng.dirichlet(np.ones(len(self.present[PRIOR]))))
             starts.append(self._ordered(other))
         places = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-        state = (places, jax.vmap(self._optimiser().init)(places), jnp.full(self.restarts, jnp.inf), places)
+        least = np.full(self.restarts, np.inf)
+        at_start, _ = self._measure(self._start(), jnp.ones(()))
+        if all(at_start[name] <= limits[name] for name in COSTS):
+            least[0] = at_start["safety"] + sum(float(weights[name]) * at_start[name] for name in COSTS)
+        state = (places, jax.vmap(self._optimiser().init)(places), least, places)
         done, kept = 0, []
-        config = json.dumps(self._config(weights), sort_keys=True)
+        config = json.dumps(self._config(weights, limits), sort_keys=True)
         if checkpoint is not None and checkpoint.exists():
             done, state, kept = _read(checkpoint, config, state, self._blank)
         while done < self.steps:
             count = min(_BLOCK, self.steps - done)
-            state, looked = self._advance(state, weights, done + jnp.arange(count))
-            kept.append(jax.tree.map(np.asarray, looked))
+            state, looked = self._advance(state, weights, limits, done + jnp.arange(count))
+            kept.append(looked)
             done += count
             if checkpoint is not None:
                 _write(checkpoint, config, done, state, kept)
@@ -486,9 +574,12 @@ class Study:
         _, _, losses, best = state
         path = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *kept)
         if not np.isfinite(losses).any():
-            raise ValueError(
-                "the objective is not a number anywhere on the way; begin at other values, or a lower rate"
-            )
+            if not np.isfinite(path["loss"]).any():
+                raise ValueError(
+                    "the objective is not a number anywhere on the way; begin at other values, or a lower rate"
+                )
+            lowest = ", ".join(f"{n} {np.nanmin(path[n]):.4g}" for n in COSTS if np.isfinite(limits[n]))
+            raise ValueError(f"nothing was found that keeps to all limits; the least costs on the way: {lowest}")
         winner = int(np.nanargmin(np.asarray(losses)))
         return jax.tree.map(lambda leaf: leaf[winner], best), path
 
@@ -496,19 +587,20 @@ class Study:
         # a short memory of slopes: those of a smooth start are larger by far than those of a sharp end
         return optax.adam(optax.cosine_decay_schedule(self.rate, self.steps), b2=0.9)
 
-    def _steps(self, state: tuple, weights: dict[str, Array], steps: Array) -> tuple[tuple, dict[str, Array]]:
+    def _steps(
+        self, state: tuple, weights: dict[str, Array], limits: dict[str, Array], steps: Array
+    ) -> tuple[tuple, dict[str, Array]]:
         def step(state: tuple, i: Array) -> tuple[tuple, dict[str, Array]]:
             place, moments, least, best = state
             sharp = jnp.minimum(i / max(1.0, _SHARP_FROM * self.steps), 1.0)
-            (loss, means), slope = jax.value_and_grad(self._loss, has_aux=True)(place, sharp, weights)
+            (_, means), slope = jax.value_and_grad(self._loss, has_aux=True)(place, sharp, weights, limits)
             comparable = (sharp >= 1) | (self.objective == "margin")
-            better = comparable & (loss < least)
+            better = comparable & (means["above"] == 0) & (means["loss"] < least)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), place, best)
             update, moments = self._optimiser().update(slope, moments)
-            looked = {"loss": loss, "safety": means["safety"]} | {name: means[name] for name in COSTS}
-            looked |= self._values(place)
+            looked = {name: means[name] for name in ("loss", "safety", *COSTS)} | self._values(place)
             moved = self._ordered(optax.apply_updates(place, update))  # pyright: ignore[reportArgumentType]
-            return (moved, moments, jnp.where(better, loss, least), best), looked
+            return (moved, moments, jnp.where(better, means["loss"], least), best), looked
 
         return jax.lax.scan(step, state, steps)
 
@@ -525,7 +617,7 @@ class Study:
             within |= self._places(pair)
         return within
 
-    def _config(self, weights: dict[str, Array]) -> dict[str, Any]:
+    def _config(self, weights: dict[str, Array], limits: dict[str, Array]) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         return {
             "model": self.name,
@@ -534,6 +626,7 @@ class Study:
             "present": {name: np.asarray(value).tolist() for name, value in self.present.items()},
             "environments": {name: [len(c), float(c.sum()), float((c**2).sum())] for name, c in self.used.items()},
             "weights": {name: float(weight) for name, weight in weights.items()},
+            "limits": {name: float(limit) for name, limit in limits.items()},
             "asked": [self.objective, self.require, self.steps, self.restarts, self.rate, self.num, self.seed],
             "sharpness": self.sharpness,
         }
@@ -542,6 +635,20 @@ class Study:
         """What was looked at in so many steps, without its numbers."""
         shapes = {name: () for name in ("loss", "safety", *COSTS)} | {n: np.shape(v) for n, v in self.present.items()}
         return {name: np.zeros((self.restarts, done, *shape)) for name, shape in shapes.items()}
+
+
+def check_costs(costs: Mapping[str, float]) -> Mapping[str, float]:
+    """Raises `ValueError` for unknown costs, and weights that are negative or infinite."""
+    for name, weight in costs.items():
+        _known(name)
+        if not 0 <= weight < np.inf:
+            raise ValueError(f"the weight of {name} must not be negative, and finite; got {weight}")
+    return costs
+
+
+def _known(cost: str) -> None:
+    if cost not in COSTS:
+        raise ValueError(f"there is no cost {cost!r}; {nearest(cost, COSTS)}")
 
 
 def lever_range(name: str, present: float) -> tuple[float, float]:
@@ -610,5 +717,8 @@ def _read(path: Path, config: str, like: Any, blank: Callable[[int], Any]) -> tu
             raise ValueError(f"{path} is no checkpoint of a design; name another file") from error
         if head["config"] != config:
             raise ValueError(f"{path} is the checkpoint of another design; name another file, or delete it")
-        state, looked = eqx.tree_deserialise_leaves(file, (like, blank(head["done"])))
+        try:
+            state, looked = eqx.tree_deserialise_leaves(file, (like, blank(head["done"])))
+        except (RuntimeError, EOFError) as error:
+            raise ValueError(f"{path} ends too early; delete it, and the design begins anew") from error
     return head["done"], state, [looked]

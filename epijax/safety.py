@@ -1,12 +1,12 @@
 """How far unsafe play is from being rationalizable, as one signed number with a derivative (theory §2, §8)."""
 
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from epijax.boxes import box_of, fit, nearest
+from epijax.boxes import box_of, fit, moving, nearest
 from epijax.cells import positive
 from epijax.environment import Environment
 from epijax.problem import FiniteProblem, Problem
@@ -16,7 +16,7 @@ from epijax.smooth import Smooth, branches, implicit
 from epijax.subjective import AffineBernoulli, Finite, is_one_parameter
 from epijax.tables import tabulate
 
-_PLACES, _ZOOMS = 33, 4  # strategies at which a box is looked at, and how often again around the best of them
+_PLACES, _ZOOMS = 17, 3  # strategies at which a box is looked at, each time closer around the best of them
 
 
 def safety_margin(problem: Problem | FiniteProblem) -> Float[Array, ""]:
@@ -27,7 +27,7 @@ def safety_margin(problem: Problem | FiniteProblem) -> Float[Array, ""]:
     tables max|U|). Exact for one-parameter families and tables; other boxes are searched along σ ∈ [0, 1].
     Differentiable almost everywhere, by the envelope theorem.
 
-    Raises `ValueError` for other than two actions, one of them unsafe.
+    NaN where some play refutes every belief. Raises `ValueError` for other than two actions, one of them unsafe.
     """
     unsafe = problem.unsafe
     if unsafe is None or len(unsafe) != 2 or sum(unsafe) != 1:
@@ -35,11 +35,11 @@ def safety_margin(problem: Problem | FiniteProblem) -> Float[Array, ""]:
             "the safety margin is of two actions, one of them unsafe; for other problems take the objective unsafe_mass"
         )
     bad = unsafe.index(True)
-    if isinstance(problem, Problem) and not isinstance(problem.model, Finite):
-        if is_one_parameter(problem.model):
-            return _of_lines(problem, bad)
-        return _of_box(problem, bad)
-    return _of_tables(tabulate(problem) if isinstance(problem, Problem) else problem, bad)
+    if not isinstance(problem, Problem) or isinstance(problem.model, Finite):
+        margin = _of_tables(tabulate(problem) if isinstance(problem, Problem) else problem, bad)
+    else:
+        margin = (_of_lines if is_one_parameter(problem.model) else _of_box)(problem, bad)
+    return jnp.where(jnp.isfinite(jax.lax.stop_gradient(least_divergence(problem))), margin, jnp.nan)
 
 
 def _of_lines(problem: Problem, bad: int) -> Float[Array, ""]:
@@ -71,36 +71,34 @@ def _of_tables(tables: FiniteProblem, bad: int) -> Float[Array, ""]:
 def _of_box(problem: Problem, bad: int) -> Float[Array, ""]:
     model = box_of(problem)
     scale = problem.environment.payoffs if isinstance(problem.environment, Environment) else None
-    width = model.upper - model.lower
 
     def lead(theta: Array) -> Array:
         worth = utilities(problem.environment, model, theta)
         return worth[bad] - worth[1 - bad]
 
     def ahead(share: Array) -> Array:
-        return lead(nearest(problem, problem.explored(jnp.stack([share, 1 - share])))[0])
+        weights = problem.explored(jnp.stack([share, 1 - share]))
+        return lead(nearest(problem, weights)[0])
 
-    places, step = jnp.linspace(0, 1, _PLACES), 1 / (_PLACES - 1)
-    for _ in range(_ZOOMS):
-        best = places[jnp.argmax(jax.vmap(ahead)(places))]
-        places, step = jnp.clip(best + step * jnp.linspace(-1, 1, 9), 0, 1), step / 4
-    inside = jax.lax.stop_gradient(best)
+    def zoom(i: Array, best: Array) -> Array:
+        reach = 0.5 * (2 / (_PLACES - 1)) ** i
+        places = jnp.clip(best + reach * jnp.linspace(-1, 1, _PLACES), 0, 1)
+        return places[jnp.argmax(jax.vmap(ahead)(places))]
+
+    inside = jax.lax.fori_loop(0, _ZOOMS, zoom, jnp.asarray(0.5, model.lower.dtype))
 
     def most(share: Array) -> Array:
-        """The largest lead over all that fits best there; what is at a bound moves with it, the rest with the fit."""
-        found = fit(problem, problem.explored(jnp.stack([share, 1 - share])))
-        unused = jnp.isnan(found.extremes).any(axis=1)
-        ends = jnp.where(unused[:, None], found.theta, found.extremes)
-        unit = jax.lax.stop_gradient((ends - model.lower) / jnp.where(width > 0, width, 1))
-        moves = found.theta - (model.lower + width * unit[0])
-        thetas = model.lower + width * unit + jnp.where((unit > 0) & (unit < 1), moves, 0)
-        return jnp.max(jax.vmap(lead)(thetas))
+        """The largest lead over all that fits best there."""
+        weights = problem.explored(jnp.stack([share, 1 - share]))
+        extremes = jax.lax.stop_gradient(fit(problem, weights).extremes)
+        leads = jax.vmap(lead)(jnp.where(jnp.isnan(extremes), extremes[0], extremes))
+        return lead(moving(problem, weights, extremes[jnp.argmax(leads)]))
 
-    leads = [most(share) for share in (jnp.zeros(()), jnp.ones(()), inside)]
+    shares = jnp.stack([jnp.zeros_like(inside), jnp.ones_like(inside), inside])
     if scale is None:
         worth = jax.vmap(partial(utilities, problem.environment, model))(jnp.stack([model.lower, model.upper]))
         scale = jax.lax.stop_gradient(worth)
-    return -reduce(jnp.maximum, leads) / positive(jnp.max(jnp.abs(scale)))
+    return -jnp.max(jax.vmap(most)(shares)) / positive(jnp.max(jnp.abs(scale)))
 
 
 def unsafe_mass(smooth: Smooth, unsafe: tuple[bool, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:

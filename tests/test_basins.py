@@ -88,7 +88,7 @@ def test_weights_of_a_list_are_axes_too():
         ({"fixed": {"p_agree": 0.7, "p_honest": 0.7}}, "sycophancy needs a value for prior_std"),
         ({"fixed": FIXED | {"prior_std": -1.0}}, "no problem at .*: std must be positive"),
         ({"fixed": FIXED | {"prior_std": np.nan}}, "no problem at .*: std must be positive"),
-        ({"fixed": FIXED | {"prior_a": 1.0}}, "no parameter for the value 'prior_a'; the nearest is 'prior_"),
+        ({"fixed": FIXED | {"prior_a": 1.0}}, "no parameter 'prior_a'; the nearest is 'prior_"),
         ({"refine": 2}, "shares of learners have none; drop refine or learning"),
         ({"variables": ["phase", "margin"]}, "there is no variable 'margin'"),
     ],

@@ -46,7 +46,7 @@ def test_help_and_import_load_nothing_heavy():
     assert "phase-diagram" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["models", "solve", "phase-diagram", "plot", "check"])
+@pytest.mark.parametrize("command", ["models", "solve", "phase-diagram", "plot", "check", "design"])
 def test_every_command_has_help(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
@@ -260,7 +260,7 @@ def number(bias):
     [
         ("raises", ["solve", "--set", "bias=1"], "mine.py, line 4: ZeroDivisionError: division by zero"),
         ("number", ["solve", "--set", "bias=1"], "must return a Problem or a FiniteProblem; got int"),
-        ("branches", ["phase-diagram", "--axis", "bias=0:1:4", "--axis", "x=0:1:4"], "no parameter for the axis 'x'"),
+        ("branches", ["phase-diagram", "--axis", "bias=0:1:4", "--axis", "x=0:1:4"], "no parameter 'x'"),
         ("branches", ["phase-diagram", "--axis", "bias=0:1:4", "--axis", "odds=0:1:4"], "line 6: TracerBool"),
     ],
 )
@@ -305,14 +305,14 @@ def test_check_does_not_pass_what_is_not_computed(capsys, job, tmp_path):
         (["solve", "sycophancy", "--set", "p_agree=1.2", "--set", "p_honest=1"], "p_agree is 1.2; a probability must"),
         (["solve", "sycophancy", "--set", "p_agree=nan", "--set", "p_honest=1"], "p_agree is nan; a probability must"),
         (["solve", "sycophancy", "--set", "p_agree=x", "--set", "p_honest=1"], "p_agree must be a number; got 'x'"),
-        (["solve", "sycophancy", "--set", "p_agree"], "--set takes NAME=VALUE; got 'p_agree'"),
+        (["solve", "sycophancy", "--set", "p_agree"], "a value is given as NAME=VALUE; got 'p_agree'"),
         (["solve", "sycophancy", "--set", "p_agree=1"], "needs a value for p_honest"),
         (["solve", "deception", "--set", "p_cought=1"], "the nearest is 'p_caught'"),
         (["solve", "deception", "--set", "p_caught=1", "--set", "lower=.8", "--set", "upper=.2"], "lower must not exc"),
         (["phase-diagram", "deception", "--axis", "p_caught=0:1:1", "--axis", "upper=0:1"], "at least 2 points"),
         (["phase-diagram", "deception", "--axis", "p_caught=0-1", "--axis", "upper=0:1"], "NAME=START:STOP"),
         (["phase-diagram", "deception", "--axis", "p_caught=0:1"], "has 2 axes, these are 1"),
-        (["phase-diagram", "deception", "--axis", "risk=0:1", "--axis", "upper=0:1"], "the axis 'risk'"),
+        (["phase-diagram", "deception", "--axis", "risk=0:1", "--axis", "upper=0:1"], "no parameter 'risk'"),
         (["phase-diagram", "deception", "--axis", "p_caught=0:2", "--axis", "upper=0:1"], "p_caught is 2"),
         (["phase-diagram", "deception", "--set", "safe=inf"], "payoffs must be finite"),
         (["phase-diagram", "deception", "--format", "gif"], "pictures are png, svg or pdf; got 'gif'"),

@@ -82,7 +82,7 @@ def test_a_picture_takes_them_as_its_lines():
     [
         ({"p_agree": (0, 1)}, {}, "boundaries are lines in 2 parameters, these are 1"),
         (UNIT, {"resolution": 1}, "the lattice needs 2 cells an axis"),
-        ({"p_agree": (0, 1), "p_honst": (0, 1)}, {}, "no parameter for the axis 'p_honst'"),
+        ({"p_agree": (0, 1), "p_honst": (0, 1)}, {}, "no parameter 'p_honst'"),
         ({"p_agree": (1, 0), "p_honest": (0, 1)}, {}, "axis p_agree must increase"),
     ],
 )

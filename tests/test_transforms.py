@@ -1,5 +1,7 @@
 """One cell under every transformation: the same bits, one trace, and a program for every kind of device."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import epijax as ej
-from epijax import learning
+from epijax import learning, safety
+from epijax.smooth import smooth_tables
 from epijax.sweeps import job
 from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import make_grid
@@ -119,6 +122,22 @@ def test_learners_lower_for_every_platform(model, dtype):
 
     with jax.enable_x64(dtype == "float64"):
         shapes = jax.ShapeDtypeStruct((25,), dtype), jax.ShapeDtypeStruct((2,), "uint32")
+        exported = jax.export.export(jax.jit(kernel), platforms=("cpu", "cuda", "rocm", "tpu"))(*shapes)
+    _assert_portable(exported.mlir_module())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logit_equilibria_and_what_designs_descend_lower_for_every_platform(dtype):
+    def kernel(utility, divergence, upper):
+        def worst(utility):
+            problem = ej.FiniteProblem(utility, divergence)
+            return safety.unsafe_mass(smooth_tables(problem, 0.02, 100.0), (True, False, False))[0]
+
+        coupled = partial(ej.models.sycophancy, 0.6, 0.7, coupling=0.5)
+        return jax.grad(worst)(utility), jax.grad(lambda upper: ej.safety_margin(coupled(upper=upper)))(upper)
+
+    with jax.enable_x64(dtype == "float64"):
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((3, 9), (3, 9), ())]
         exported = jax.export.export(jax.jit(kernel), platforms=("cpu", "cuda", "rocm", "tpu"))(*shapes)
     _assert_portable(exported.mlir_module())
 

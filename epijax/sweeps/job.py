@@ -160,15 +160,14 @@ def check_parameters(name: str, build: Build, axes: Sequence[str], fixed: Sequen
     """Raises `ValueError` unless axes and fixed parameters together are what `build` takes."""
     parameters = inspect.signature(build).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for kind, given in (("axis", axes), ("value", fixed)):
-            for unknown in (key for key in given if key not in parameters):
-                raise ValueError(f"{name} has no parameter for the {kind} {unknown!r}; {nearest(unknown, parameters)}")
+        for unknown in (key for key in (*axes, *fixed) if key not in parameters):
+            raise ValueError(f"{name} has no parameter {unknown!r}; {nearest(unknown, parameters)}")
     for both in (key for key in axes if key in fixed):
         raise ValueError(f"{both} is both an axis and fixed; drop one")
     required = [key for key, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     missing = [key for key in required if key not in axes and key not in fixed]
     if missing:
-        raise ValueError(f"{name} needs a value for {', '.join(missing)}; make it an axis or fix it")
+        raise ValueError(f"{name} needs a value for {', '.join(missing)}; give it a range or fix it")
 
 
 def nearest(unknown: str, known: Iterable[str]) -> str:
@@ -232,7 +231,7 @@ def _kept(variables: Sequence[str] | None, refine: int | None, learning: Learnin
 def named(build: Build | str) -> tuple[str, Build]:
     if not isinstance(build, str):
         known = [name for name, model in MODELS.items() if model.build is build]
-        return (known[0] if known else build.__qualname__), build
+        return (known[0] if known else getattr(build, "__qualname__", type(build).__name__)), build
     if build not in MODELS:
         raise ValueError(f"there is no model {build!r}; {nearest(build, MODELS)}")
     return build, MODELS[build].build

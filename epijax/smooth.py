@@ -10,7 +10,7 @@ Cells come first here, unlike elsewhere: one product of beliefs with a table of 
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from functools import partial
+from functools import partial, reduce
 from math import prod
 from typing import Any, NamedTuple
 
@@ -30,7 +30,8 @@ _POLISHED = {"float32": 1e-6, "float64": 1e-14}  # to which it is refined if rou
 _FOLD = {"float32": 1e2, "float64": 1e5}  # sensitivity from which derivatives lose their digits
 _AT_ONCE = 64  # cells on a core, which wait for the slowest
 _ON_ACCELERATOR = 1 << 14
-_STAGES, _MORE_STAGES, _POLISH = 24, 128, 12  # of the continuation of all cells, of those it leaves, and at its end
+_STAGES, _MORE_STAGES = 2.25, 12.0  # of the continuation, for each e-fold of τ and N: of all cells, of those it leaves
+_POLISH = 12  # steps at its end
 _FOLLOWED = 40  # steps along the logit dynamics
 _TRACED = (
     (0.2, 300),
@@ -207,9 +208,8 @@ def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (smooth, strategy), (change, _) = primals, tangents
     strategy = implicit(smooth, strategy)  # so that higher derivatives are implicit, too
     _, pushed = jax.jvp(lambda given: response(given, strategy), (smooth,), (change,))
-    row = jax.tree.map(lambda leaf: leaf[None], smooth)
-    _, jacobian = _respond(row, _moments(row), strategy[None, None])
-    inverse = _inverse(jnp.eye(len(strategy) - 1, dtype=strategy.dtype) - _reduced(jacobian))[0, 0]
+    jacobian = jax.jacfwd(partial(response, smooth))(strategy)
+    inverse = _inverse(jnp.eye(len(strategy) - 1, dtype=strategy.dtype) - _reduced(jacobian))
     return strategy, _whole(jnp.sum(inverse * pushed[:-1], axis=-1))
 
 
@@ -255,7 +255,7 @@ def _all_cells(at_once: int, *arguments: Array) -> tuple[Array, Array, Array]:
     found = _in_chunks(quickly, (smooth, starts, uniform), at_once)
     starts = jnp.concatenate([starts, uniform], axis=1)
     principal = jnp.arange(starts.shape[1]) == starts.shape[1] - 1
-    found = _retried(partial(_continued, stages=_MORE_STAGES), smooth, starts, found, principal, at_once)
+    found = _retried(partial(_continued, density=_MORE_STAGES), smooth, starts, found, principal, at_once)
     for longest, steps in _TRACED:
         traced = partial(_traced, longest=longest, steps=steps)
         found = _retried(traced, smooth, starts, found, jnp.ones_like(principal), at_once)
@@ -301,20 +301,27 @@ def _retried(
     return tuple(leaf.reshape(cells, each, *leaf.shape[1:]) for leaf in after)  # pyright: ignore[reportReturnType]
 
 
-def _continued(smooth: Smooth, start: Array, stages: int) -> tuple[Array, Array, Array]:
-    """Newton's method along a path from a high temperature and few observations to those asked for."""
-    moments = _moments(smooth)
-    worth, gap = (jnp.maximum(_range(leaf), jnp.finfo(leaf.dtype).tiny) for leaf in (smooth.utility, smooth.divergence))
-    warm = jnp.maximum(2 * worth, smooth.temperature)
-    few = jnp.minimum(1 / gap, smooth.observations)
+def _continued(smooth: Smooth, start: Array, density: float) -> tuple[Array, Array, Array]:
+    """Newton's method along a path from a high temperature and few observations to those asked for.
+
+    In single precision, which leads as near and takes half the time; what comes last is refined in full.
+    """
+    rough = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), smooth)
+    moments = _moments(rough)
+    worth, gap = (jnp.maximum(_range(leaf), jnp.finfo(leaf.dtype).tiny) for leaf in (rough.utility, rough.divergence))
+    warm = jnp.maximum(2 * worth, rough.temperature)
+    few = jnp.minimum(1 / gap, rough.observations)
+
+    cooler, more = rough.temperature / warm, jnp.where(few > 0, rough.observations / positive(few), 1)
+    stages = jnp.ceil(density * (1 + jnp.log(more) - jnp.log(cooler)))
 
     def stage(i: Array, strategy: Array) -> Array:
-        share = ((i + 1) / stages).astype(strategy.dtype)
-        many = jnp.where(smooth.observations > 0, few * (smooth.observations / positive(few)) ** share, 0)
-        here = smooth._replace(temperature=warm * (smooth.temperature / warm) ** share, observations=many)
-        return _newton(here, moments, strategy, None)[0]
+        share = (i.astype(stages.dtype) + 1) / stages
+        here = rough._replace(temperature=warm * cooler**share, observations=few * more**share)
+        return jnp.where((share <= 1)[:, None, None], _newton(here, moments, strategy, None)[0], strategy)
 
-    return _refined(smooth, jax.lax.fori_loop(0, stages, stage, start), None, _POLISH)
+    near = jax.lax.fori_loop(0, jnp.max(stages).astype(jnp.int32), stage, start.astype(jnp.float32))
+    return _refined(smooth, near.astype(start.dtype), None, _POLISH)
 
 
 def _traced(smooth: Smooth, starts: Float[Array, "L 1 A"], longest: float, steps: int) -> tuple[Array, Array, Array]:
@@ -462,15 +469,15 @@ def _whole(step: Float[Array, "*n B"]) -> Float[Array, "*n A"]:
 def _inverse(matrix: Float[Array, "*n B B"]) -> Float[Array, "*n B B"]:
     """The inverse; up to four rows by cofactors, which need no pivots and run along all cells at once."""
     size = matrix.shape[-1]
-    if size == 0:
-        return matrix
+    if size <= 1:
+        return 1 / matrix
     if size > 4:
         return jnp.linalg.inv(matrix)
     entries = [[matrix[..., i, j] for j in range(size)] for i in range(size)]
     cofactors = [[(-1) ** (i + j) * _determinant(_minor(entries, i, j)) for j in range(size)] for i in range(size)]
-    determinant = sum(entries[0][j] * cofactors[0][j] for j in range(size))
+    determinant = reduce(jnp.add, [entries[0][j] * cofactors[0][j] for j in range(size)])
     transposed = [jnp.stack([cofactors[j][i] for j in range(size)], axis=-1) for i in range(size)]
-    return jnp.stack(transposed, axis=-2) / jnp.asarray(determinant)[..., None, None]
+    return jnp.stack(transposed, axis=-2) / determinant[..., None, None]
 
 
 def _minor(entries: list[list[Array]], row: int, column: int) -> list[list[Array]]:
@@ -478,9 +485,9 @@ def _minor(entries: list[list[Array]], row: int, column: int) -> list[list[Array
 
 
 def _determinant(entries: list[list[Array]]) -> Array:
-    if not entries:
-        return jnp.ones(())
-    return sum(((-1) ** j * x * _determinant(_minor(entries, 0, j)) for j, x in enumerate(entries[0])), jnp.zeros(()))
+    if len(entries) == 1:
+        return entries[0][0]
+    return reduce(jnp.add, [(-1) ** j * x * _determinant(_minor(entries, 0, j)) for j, x in enumerate(entries[0])])
 
 
 def _range(table: Float[Array, "*cells A K"]) -> Float[Array, "*cells"]:

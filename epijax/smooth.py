@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from epijax.cells import positive
 from epijax.environment import Numbers, as_float, is_concrete
@@ -156,15 +156,10 @@ def smooth_tables(
 @jax.jit
 def branches(smooth: Smooth, starts: Float[Array, "S A"]) -> LogitEquilibria:
     """`logit_equilibria` of tables that were checked."""
-    refutes = jnp.any(jnp.isinf(smooth.divergence), axis=0)  # by logit every action is played, if ever so rarely
-    smooth = smooth._replace(
-        divergence=jnp.where(jnp.isinf(smooth.divergence), 0, smooth.divergence),
-        log_prior=jnp.where(refutes, -jnp.inf, smooth.log_prior),
-    )
-    refuted = jnp.max(smooth.log_prior) == -jnp.inf
-    smooth = smooth._replace(log_prior=jnp.where(refuted, 0, smooth.log_prior))
+    dtype = smooth.utility.dtype
+    strategy, residual, sensitivity = _found(*jax.lax.stop_gradient((*smooth, starts.astype(dtype))))
+    smooth, refuted = _finite(smooth)
     constant = jax.lax.stop_gradient(smooth)
-    strategy, residual, sensitivity = _found(*constant, jax.lax.stop_gradient(starts).astype(smooth.utility.dtype))
     name = smooth.utility.dtype.name
     # rounding of N·K, as G magnifies it
     blur = 16 * jnp.finfo(name).eps * constant.observations * _range(constant.divergence)
@@ -175,6 +170,15 @@ def branches(smooth: Smooth, starts: Float[Array, "S A"]) -> LogitEquilibria:
     clear = (status == Branch.SOLVED)[:, None]
     attached = jax.vmap(lambda one: implicit(smooth, one))(strategy)
     return LogitEquilibria(_marked(attached, clear), status, residual, sensitivity)
+
+
+def _finite(smooth: Smooth) -> tuple[Smooth, Bool[Array, "*cells"]]:
+    """Tables without infinities, and whether all is refuted: by logit every action is played, if ever so rarely."""
+    infinite = jnp.isinf(smooth.divergence)
+    log_prior = jnp.where(jnp.any(infinite, axis=-2), -jnp.inf, smooth.log_prior)
+    refuted = jnp.max(log_prior, axis=-1) == -jnp.inf
+    log_prior = jnp.where(refuted[..., None], 0, log_prior)
+    return smooth._replace(divergence=jnp.where(infinite, 0, smooth.divergence), log_prior=log_prior), refuted
 
 
 @jax.custom_jvp
@@ -246,6 +250,7 @@ def _all_cells(at_once: int, *arguments: Array) -> tuple[Array, Array, Array]:
     uniform = jnp.full((len(starts), 1, starts.shape[2]), 1 / starts.shape[2], starts.dtype)
 
     def quickly(smooth: Smooth, starts: Array, uniform: Array) -> tuple[Array, Array, Array]:
+        smooth, _ = _finite(smooth)  # here, as a few cells stay in the cache
         principal = _continued(smooth, uniform, _STAGES)
         if not starts.shape[1]:
             return principal
@@ -285,19 +290,22 @@ def _retried(
     count = cells * each
     starts, *before = (leaf.reshape(count, *leaf.shape[2:]) for leaf in (starts, *found))
 
+    left = (before[1] > RESIDUAL[before[1].dtype.name]) & jnp.tile(which, cells)
+    at_once = min(at_once, count)
+    (order,) = jnp.nonzero(left, size=-(-count // at_once) * at_once, fill_value=count)
+
     def some_more(state: tuple) -> tuple:
-        left, found = state
-        (index,) = jnp.nonzero(left, size=min(at_once, count), fill_value=count)
+        done, found = state
+        index = jax.lax.dynamic_slice_in_dim(order, done, at_once)
         tables = jax.tree.map(lambda leaf: jnp.take(leaf, index // each, axis=0, mode="clip"), smooth)
         start = jnp.take(starts, index, axis=0, mode="clip")[:, None]
-        again = tuple(leaf[:, 0] for leaf in method(tables, start))
+        again = tuple(leaf[:, 0] for leaf in method(_finite(tables)[0], start))
         better = again[1] < jnp.take(found[1], index, mode="clip")
         place = jnp.where(better, index, count)
         found = tuple(whole.at[place].set(part, mode="drop") for whole, part in zip(found, again, strict=True))
-        return left.at[index].set(False, mode="drop"), found
+        return done + at_once, found
 
-    left = (before[1] > RESIDUAL[before[1].dtype.name]) & jnp.tile(which, cells)
-    _, after = jax.lax.while_loop(lambda state: jnp.any(state[0]), some_more, (left, tuple(before)))
+    _, after = jax.lax.while_loop(lambda state: state[0] < jnp.sum(left), some_more, (jnp.int32(0), tuple(before)))
     return tuple(leaf.reshape(cells, each, *leaf.shape[1:]) for leaf in after)  # pyright: ignore[reportReturnType]
 
 

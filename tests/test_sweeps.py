@@ -291,8 +291,8 @@ def half(x):
     ("arguments", "message"),
     [
         (("sycofancy", ODD), "no model 'sycofancy'; the nearest is 'sycophancy'"),
-        (("sycophancy", {"p_agre": UNIT, "p_honest": UNIT}), "axis 'p_agre'; the nearest is 'p_agree'"),
-        (("sycophancy", ODD, {"cost": 1.0}), "value 'cost'; the nearest is 'cost_agree'"),
+        (("sycophancy", {"p_agre": UNIT, "p_honest": UNIT}), "parameter 'p_agre'; the nearest is 'p_agree'"),
+        (("sycophancy", ODD, {"cost": 1.0}), "parameter 'cost'; the nearest is 'cost_agree'"),
         (("sycophancy", ODD, {"p_agree": 1.0}), "p_agree is both an axis and fixed"),
         (("sycophancy", {"p_agree": UNIT}), "needs a value for p_honest"),
         (("sycophancy", {}), "at least one axis"),

@@ -33,11 +33,7 @@ _ON_ACCELERATOR = 1 << 14
 _STAGES, _MORE_STAGES = 2.25, 12.0  # of the continuation, for each e-fold of τ and N: of all cells, of those it leaves
 _POLISH = 12  # steps at its end
 _FOLLOWED = 40  # steps along the logit dynamics
-_TRACED = (
-    (0.2, 300),
-    (0.2, 3000),
-    (0.02, 5000),
-)  # longest step along a path that is traced, and how many: one try each
+_LONGEST, _STEPS = (0.2, 0.2, 0.02), (300, 3000, 5000)  # along a path that is traced: one try each
 _CORRECTIONS = 3  # Newton's steps in each
 
 
@@ -261,10 +257,12 @@ def _all_cells(at_once: int, *arguments: Array) -> tuple[Array, Array, Array]:
     starts = jnp.concatenate([starts, uniform], axis=1)
     principal = jnp.arange(starts.shape[1]) == starts.shape[1] - 1
     found = _retried(partial(_continued, density=_MORE_STAGES), smooth, starts, found, principal, at_once)
-    for longest, steps in _TRACED:
-        traced = partial(_traced, longest=longest, steps=steps)
-        found = _retried(traced, smooth, starts, found, jnp.ones_like(principal), at_once)
-    return found
+
+    def traced(i: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        tried = partial(_traced, longest=jnp.asarray(_LONGEST, starts.dtype)[i], steps=jnp.asarray(_STEPS)[i])
+        return _retried(tried, smooth, starts, found, jnp.ones_like(principal), at_once)
+
+    return jax.lax.fori_loop(0, len(_STEPS), traced, found)
 
 
 def _in_chunks(function: Callable, arguments: tuple, at_once: int) -> Any:
@@ -332,7 +330,7 @@ def _continued(smooth: Smooth, start: Array, density: float) -> tuple[Array, Arr
     return _refined(smooth, near.astype(start.dtype), None, _POLISH)
 
 
-def _traced(smooth: Smooth, starts: Float[Array, "L 1 A"], longest: float, steps: int) -> tuple[Array, Array, Array]:
+def _traced(smooth: Smooth, starts: Float[Array, "L 1 A"], longest: Array, steps: Array) -> tuple[Array, Array, Array]:
     """Along the path of solutions of σ = (1 − s)·start + s·G(σ), from s = 0, where the start alone is one, to s = 1.
 
     The path goes through folds, by pseudo-arclength, and for almost all starts it arrives (Chow, Mallet-Paret & Yorke
@@ -363,11 +361,13 @@ def _traced(smooth: Smooth, starts: Float[Array, "L 1 A"], longest: float, steps
     def onward(state: tuple) -> tuple:
         i, place, along, length, done = state
         foreseen = place + length[:, None] * along
-        reached = foreseen
-        for _ in range(_CORRECTIONS):
+
+        def corrected(_: Array, reached: Array) -> Array:
             off, slope = system(reached)
             past = jnp.sum(along * (reached - foreseen), axis=1, keepdims=True)
-            reached = reached - solved(slope, along, jnp.concatenate([off, past], axis=1))
+            return reached - solved(slope, along, jnp.concatenate([off, past], axis=1))
+
+        reached = jax.lax.fori_loop(0, _CORRECTIONS, corrected, foreseen)
         off, slope = system(reached)
         turned = unit(solved(slope, along, last))
         bent = jnp.linalg.norm(reached - foreseen, axis=1) > longest * length

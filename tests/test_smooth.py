@@ -27,6 +27,11 @@ def response(utility, divergence, temperature, observations, strategy, log_prior
     return softmax(utility @ softmax(log_prior - observations * (strategy @ divergence)) / temperature)
 
 
+def vmapped(function):
+    """Of arrays with cells first, at once; answers in NumPy, which is quicker to walk through."""
+    return lambda *leaves: jax.tree.map(np.asarray, jax.jit(jax.vmap(function))(*leaves))
+
+
 def principal(utility, divergence, temperature, observations, log_prior=None):
     tables = ej.FiniteProblem(utility, divergence)
     none = np.zeros((0, len(utility)))
@@ -34,44 +39,44 @@ def principal(utility, divergence, temperature, observations, log_prior=None):
     return found.strategy[-1]
 
 
-@pytest.mark.parametrize(("temperature", "observations"), [(0.1, 10.0), (0.02, 100.0)])
 @pytest.mark.parametrize(("num_actions", "num"), [(2, 9), (3, 17), (4, 32), (5, 8), (6, 8)])
-def test_every_start_leads_to_a_fixed_point(num_actions, num, temperature, observations):
-    tables = random_tables(0, 200, num_actions, num)
-    found = jax.jit(jax.vmap(lambda u, d: ej.logit_equilibria(ej.FiniteProblem(u, d), temperature, observations)))(
-        *tables
-    )
-    assert found.strategy.shape == (200, num_actions + 1, num_actions)
-    assert (np.asarray(found.status) == Branch.SOLVED).all()
-    for u, d, strategies, residuals in zip(*tables, found.strategy, found.residual, strict=True):
+def test_every_start_leads_to_a_fixed_point(num_actions, num):
+    tables = random_tables(0, 400, num_actions, num)
+    blunt = np.arange(400) % 2 == 0
+    sharpness = np.where(blunt, 0.1, 0.02), np.where(blunt, 10.0, 100.0)
+    found = vmapped(lambda u, d, *sharp: ej.logit_equilibria(ej.FiniteProblem(u, d), *sharp))(*tables, *sharpness)
+    assert found.strategy.shape == (400, num_actions + 1, num_actions)
+    assert (found.status == Branch.SOLVED).all()
+    for u, d, *sharp, strategies, residuals in zip(*tables, *sharpness, found.strategy, found.residual, strict=True):
         for strategy, residual in zip(strategies, residuals, strict=True):
-            off = np.abs(response(u, d, temperature, observations, strategy) - strategy).max()
+            off = np.abs(response(u, d, *sharp, strategy) - strategy).max()
             assert off < 1e-10
             assert abs(off - residual) < 1e-12
 
 
 def test_of_two_actions_the_branches_are_among_all_roots():
     tables = random_tables(1, 100, 2, 12)
+    found = vmapped(lambda u, d: ej.logit_equilibria(ej.FiniteProblem(u, d), 0.01, 60.0))(*tables)
+    grid = np.concatenate([np.geomspace(1e-12, 1e-3, 500), np.linspace(1e-3, 1 - 1e-3, 4001)])
+    grid = np.unique(np.concatenate([[0.0], grid, 1 - grid, [1.0]]))
     several = 0
-    for u, d in zip(*tables, strict=True):
-        found = ej.logit_equilibria(ej.FiniteProblem(u, d), 0.01, 60.0)
+    for u, d, strategy in zip(*tables, found.strategy, strict=True):
 
         def rise(share, u=u, d=d):
             return response(u, d, 0.01, 60.0, np.array([share, 1 - share]))[0] - share
 
-        grid = np.concatenate([np.geomspace(1e-12, 1e-3, 500), np.linspace(1e-3, 1 - 1e-3, 4001)])
-        grid = np.unique(np.concatenate([[0.0], grid, 1 - grid, [1.0]]))
-        signs = [rise(share) for share in grid]
+        beliefs = softmax(-60.0 * np.stack([grid, 1 - grid], axis=1) @ d, axis=1)
+        signs = softmax(beliefs @ u.T / 0.01, axis=1)[:, 0] - grid
         roots = [
             brentq(rise, low, high, xtol=1e-15)
             for low, high, below, above in zip(grid, grid[1:], signs, signs[1:], strict=False)
             if below * above <= 0
         ]
         several += len(roots) > 1
-        for share in np.asarray(found.strategy)[:, 0]:
+        for share in strategy[:, 0]:
             assert np.abs(np.array(roots) - share).min() < 1e-8
         # the flow from a pure strategy is monotone, so it ends at the root nearest to it
-        np.testing.assert_allclose(found.strategy[:2, 0], [max(roots), min(roots)], atol=1e-8)
+        np.testing.assert_allclose(strategy[:2, 0], [max(roots), min(roots)], atol=1e-8)
     assert several > 5
 
 
@@ -214,25 +219,24 @@ def test_a_cell_alone_in_a_batch_and_on_devices_is_the_same():
     def solve(u, d):
         return ej.logit_equilibria(ej.FiniteProblem(u, d), 0.02, 100.0).strategy
 
-    many = jax.jit(jax.vmap(solve))(utility, divergence)
+    def total(u, d):
+        strategies = jax.vmap(solve)(u, d)
+        return jnp.sum(strategies[..., 0] ** 2), strategies
+
+    def shared_total(u, d):
+        part, strategies = total(u, d)
+        return jax.lax.psum(part, "cells"), strategies
+
+    (_, many), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(utility, divergence)
     for i in (0, 64, 129):
         np.testing.assert_allclose(many[i], solve(utility[i], divergence[i]), atol=1e-10)
-    mesh, split = Mesh(np.array(jax.devices()[:2]), ("cells",)), PartitionSpec("cells")
-    shared = jax.jit(jax.shard_map(jax.vmap(solve), mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
-    np.testing.assert_allclose(shared(utility, divergence), many, atol=1e-10)
     grid = jax.vmap(jax.vmap(solve))(utility.reshape(10, 13, 3, 8), divergence.reshape(10, 13, 3, 8))
     np.testing.assert_allclose(grid.reshape(many.shape), many, atol=1e-10)
-
-    def total(u, d):
-        return jnp.sum(jax.vmap(solve)(u, d)[..., 0] ** 2)
-
-    shared_total = jax.shard_map(
-        lambda u, d: jax.lax.psum(total(u, d), "cells"), mesh=mesh, in_specs=split, out_specs=PartitionSpec(),
-        check_vma=False,
-    )  # fmt: skip
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(shared_total))(utility, divergence), jax.grad(total)(utility, divergence), atol=1e-9
-    )
+    mesh, split = Mesh(np.array(jax.devices()[:2]), ("cells",)), PartitionSpec("cells")
+    shared = jax.shard_map(shared_total, mesh=mesh, in_specs=split, out_specs=(PartitionSpec(), split), check_vma=False)
+    (_, on_devices), its_slope = jax.jit(jax.value_and_grad(shared, has_aux=True))(utility, divergence)
+    np.testing.assert_allclose(on_devices, many, atol=1e-10)
+    np.testing.assert_allclose(its_slope, slope, atol=1e-9)
 
 
 def test_single_precision():

@@ -305,7 +305,7 @@ def learn(
 @click.argument("model")
 @click.option("-o", "--output", default="design", show_default=True, type=click.Path(path_type=Path), help="Folder.")
 @click.option("--vary", required=True, metavar="NAME[=A:B],…", help="Levers, with ranges; prior for its weights.")
-@click.option("--over", required=True, metavar="NAME=A:B,…", help="The environments that must be safe.")
+@click.option("--over", required=True, metavar="NAME=A:B,…", help="Environments that must be safe, or a store of them.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Other values, or a lever's present one.")
 @click.option(
     "--objective", default="margin", show_default=True, metavar="NAME", help="margin, region_share or unsafe_mass."
@@ -341,18 +341,24 @@ def design(
     """
     import epijax as ej
     from epijax.engineering import check_costs
+    from epijax.sweeps.store import open_run
     from epijax.view import report
 
     suffixes, fixed = formats_of(formats), settings_of(settings)
     weights = check_costs(once(map(setting_of, costs), "--cost") or {"fit": 0.1})
     most = once(map(setting_of, limits), "--limit")
-    ranges, spans = spans_of(vary, "--vary"), spans_of(over, "--over")
-    box = {name: span for name, span in spans.items() if span is not None}
-    for bare in spans.keys() - box:
-        raise ValueError(f"--over takes NAME=A:B; {bare} has no range")
+    ranges = spans_of(vary, "--vary")
+    if Path(over).is_dir():
+        box, where = {}, {"environments": open_run(Path(over))}
+    else:
+        spans = spans_of(over, "--over")
+        box = {name: span for name, span in spans.items() if span is not None}
+        for bare in spans.keys() - box:
+            raise ValueError(f"--over takes NAME=A:B, or the folder of a sweep's store; {bare} has no range")
+        where = {"over": box}
     name, build = model_of(model)
     asked: dict[str, Any] = {"objective": objective, "steps": steps, "restarts": restarts, "seed": seed}
-    study = ej.Study(build, ranges, box, fixed, **asked)
+    study = ej.Study(build, ranges, fixed=fixed, **where, **asked)
     _make(output)
     checkpoint = output / "checkpoint"
     with _progress(quiet, "steps") as progress:
@@ -365,7 +371,7 @@ def design(
     if compare:
         with _progress(quiet, "designs") as progress:
             front = ej.trade_off(study, max(weights, key=lambda key: weights[key]), _WEIGHTS, progress)
-        studies = _kinds_of_levers(name, build, box, fixed, asked)
+        studies = _kinds_of_levers(name, study, fixed, where | asked)
         levers = None
         if studies:
             with _progress(quiet, "designs") as progress:
@@ -398,9 +404,7 @@ def _before_and_after(name: str, study: Any, found: Any, box: dict[str, Any]) ->
     }
 
 
-def _kinds_of_levers(
-    name: str, build: Any, box: dict[str, Any], fixed: dict[str, float], asked: dict[str, Any]
-) -> dict[str, Any]:
+def _kinds_of_levers(name: str, study: Any, fixed: dict[str, float], asked: dict[str, Any]) -> dict[str, Any]:
     """A study of beliefs alone and one of rewards alone, of a model that is known to have both."""
     import epijax as ej
     from epijax.engineering import BELIEFS
@@ -408,7 +412,7 @@ def _kinds_of_levers(
 
     if name not in MODELS or not {"lower", "upper"} <= set(MODELS[name].meaning):
         return {}
-    free = [key for key in MODELS[name].meaning if key not in box]
+    free = [key for key in MODELS[name].meaning if key not in study.used]
     kinds = {
         "beliefs": [key for key in free if key in ("lower", "upper")],
         "rewards": [key for key in free if key not in BELIEFS and not key.startswith("p_")],
@@ -416,7 +420,7 @@ def _kinds_of_levers(
     if asked["objective"] == "margin":
         asked = asked | {"objective": "region_share"}
     asked = asked | {"refuse_idle": False}
-    return {kind: ej.Study(build, dict.fromkeys(names), box, fixed, **asked) for kind, names in kinds.items()}
+    return {kind: ej.Study(study.build, dict.fromkeys(names), fixed=fixed, **asked) for kind, names in kinds.items()}
 
 
 @cli.command(epilog=SEE_ALSO)

@@ -21,6 +21,7 @@ import xarray as xr
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from epijax.models import MODELS
 from epijax.phases import PHASES, phase
 from epijax.problem import FiniteProblem, Problem
 from epijax.safety import least_divergence, safety_margin, unsafe_mass
@@ -261,13 +262,13 @@ class Study:
       value, 2 at least, of others. The lever "prior" is the prior's weights, and takes `None`.
     - `over`: parameter -> (least, greatest): environments are drawn from this box, its corners among them.
     - `fixed`: values of other parameters, and present values of levers; the defaults of `build` else.
-    - `environments`: in place of `over`: parameter -> values `[n]`, of which every other one is held out; or a dataset,
-      for its cells.
+    - `environments`: in place of `over`: parameter -> values `[n]`; or a sweep's dataset, for its cells, with the
+      values that were fixed in it. Of these `samples`, at most half, are used, and of the rest 4,096 held out.
     - `objective`: "margin", the shortfall of `safety_margin` below `require`; "region_share", the share of environments
       in which it is above, smoothed ever less; or "unsafe_mass", how often unsafe actions are played on the worst
       branch of `logit_equilibria`, with `temperature` (payoff units) and `observations` going from the first value to
       the second, boxes tabulated with `num` points a dimension.
-    - `steps`, `restarts`, `rate` (of Adam, a share of each range; falls to 0), `samples` of `over`, `seed`.
+    - `steps`, `restarts`, `rate` (of Adam, a share of each range; falls to 0), `samples` of environments, `seed`.
     - `refuse_idle`: whether a lever that cannot move the objective is an error; else it keeps its present value.
 
     Raises `ValueError` for names that are unknown, ranges that are none, a lever that cannot move the objective, and an
@@ -308,6 +309,11 @@ class Study:
         self.objective, self.require, self.num, self.seed = objective, require, num, seed
         self.steps, self.restarts, self.rate = steps, restarts, rate
         self.sharpness = {"temperature": temperature, "observations": observations, "edge": _EDGE}
+        if isinstance(environments, xr.Dataset):
+            stored = environments.attrs.get("model", self.name)
+            if stored != self.name and {stored, self.name} & set(MODELS):
+                raise ValueError(f"the environments are those of {stored}, and the model is {self.name}")
+            fixed = dict(environments.attrs.get("fixed", {})) | dict(fixed or {})
         self.used, self.held_out = _environments(over, environments, samples, seed)
         self._set_levers(vary, dict(fixed or {}))
         self._advance = _on_host(jax.vmap(self._steps, in_axes=(0, None, None, None)))
@@ -682,8 +688,13 @@ def _environments(
     sizes = {values.shape for values in columns.values()}
     if len(sizes) != 1 or len(next(iter(sizes))) != 1 or next(iter(sizes))[0] < 2:
         raise ValueError(f"environments must be as many values of each parameter, 2 or more; got shapes {sizes}")
-    order = np.random.default_rng(seed).permutation(next(iter(sizes))[0])
-    return tuple({name: values[order[i::2]] for name, values in columns.items()} for i in (0, 1))  # pyright: ignore[reportReturnType]
+    (count,) = next(iter(sizes))
+    order, use = np.random.default_rng(seed).permutation(count), min(samples, (count + 1) // 2)
+    used, held_out = (
+        {name: values[chosen] for name, values in columns.items()}
+        for chosen in (order[:use], order[use : use + _HELD_OUT])
+    )
+    return used, held_out
 
 
 def _unmoved(name: str, objective: str) -> str:

@@ -234,10 +234,16 @@ def test_environments_can_be_lists_and_datasets():
     assert [len(columns["p_agree"]) for columns in (study.used, study.held_out)] == [51, 50]
     together = np.concatenate([study.used["p_agree"], study.held_out["p_agree"]])
     np.testing.assert_array_equal(np.sort(together), np.sort(given["p_agree"]))
-    stored = ej.sweep("sycophancy", {"p_agree": np.linspace(0, 1, 9), "p_honest": np.linspace(0.6, 1, 8)})
-    found = Study("sycophancy", {"upper": None}, environments=stored, **QUICK).run({"fit": 0.1})
+    axes = {"p_agree": np.linspace(0, 1, 9), "p_honest": np.linspace(0.6, 1, 8)}
+    stored = ej.sweep("sycophancy", axes, {"cost_agree": 0.2, "upper": 0.9})
+    study = Study("sycophancy", {"upper": None}, environments=stored, **QUICK)
+    found = study.run({"fit": 0.1})
     assert found.certified
     assert found.proof_after.environments == 36
+    assert found.before == {"upper": 0.9}
+    assert found.after["upper"] == pytest.approx(indifferent(cost_agree=0.2) - 0.005, abs=6e-3)
+    with pytest.raises(ValueError, match="the environments are those of sycophancy, and the model is deception"):
+        Study("deception", {"upper": None}, environments=stored)
 
 
 def test_an_interrupted_design_goes_on_where_it_stopped(tmp_path):
@@ -385,6 +391,15 @@ def test_the_command_writes_a_folder(tmp_path, capsys):
         assert path["upper"].shape == (2, 60)
 
 
+def test_the_command_takes_the_environments_of_a_sweep(tmp_path, capsys):
+    axes = {"p_agree": np.linspace(0, 1, 9), "p_honest": np.linspace(0.6, 1, 8)}
+    ej.sweep("sycophancy", axes, {"cost_agree": 0.2}, store=tmp_path / "run.zarr")
+    asked = ["--over", tmp_path / "run.zarr", "--no-compare", "--steps", 60, "-o", tmp_path / "out"]
+    assert command("sycophancy", "--vary", "upper", *asked) == 0
+    assert "safe in all 36 environments held out" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["design"]["after"]["upper"] < 0.6
+
+
 def test_a_design_that_is_not_certified_says_so_and_fails(tmp_path, capsys):
     asked = ["--over", "p_caught=0.1:0.9", "--no-compare", "--steps", 20, "--restarts", 1, "-o", tmp_path]
     assert command("deception", "--vary", "lower=0:0.4", *asked) == 1
@@ -396,7 +411,7 @@ def test_a_design_that_is_not_certified_says_so_and_fails(tmp_path, capsys):
     ("args", "words"),
     [
         (["nobody", "--vary", "upper", "--over", "p=0:1"], "there is no model 'nobody'"),
-        (["sycophancy", "--vary", "upper", "--over", "p_agree,p_honest=0:1"], "--over takes NAME=A:B; p_agree has no"),
+        (["sycophancy", "--vary", "upper", "--over", "p_agree,p_honest=0:1"], "store; p_agree has no range"),
         (["sycophancy", "--vary", "upper=0", "--over", "p_agree=0:1"], "--vary takes NAME=A:B, as in upper=0:1"),
         (["sycophancy", "--vary", "upper", "--over", "p_agree=0:1", "--cost", "fit"], "given as NAME=VALUE; got 'fit'"),
         (["sycophancy", "--vary", "upper,upper", "--over", "p_agree=0:1"], "upper"),

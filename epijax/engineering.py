@@ -316,8 +316,9 @@ class Study:
             fixed = dict(environments.attrs.get("fixed", {})) | dict(fixed or {})
         self.used, self.held_out = _environments(over, environments, samples, seed)
         self._set_levers(vary, dict(fixed or {}))
-        self._advance = _on_host(jax.vmap(self._steps, in_axes=(0, None, None, None)))
+        self._advance = _on_host(jax.vmap(self._steps, in_axes=(0, None, None, None, None)))
         self._measure = _on_host(self._means)
+        self._usual = np.zeros(())  # the fit at present values, which is what is lost against
         with jax.enable_x64(True):
             self._check(refuse_idle)
         self._judge = _judge(partial(self.build, **self.fixed))
@@ -392,7 +393,7 @@ class Study:
         return {name: jnp.asarray(share, float) for name, share in shares.items()}
 
     def _one(self, values: dict[str, Array], sharp: Array, point: dict[str, Array]) -> dict[str, Array]:
-        """Of one environment: the safety loss, what it is made of, whether it claims to be safe, and the fit lost."""
+        """Of one environment: the safety loss, what it is made of, whether it claims to be safe, and the fit."""
         problem = self.problem(values, point)
         if self.objective == "unsafe_mass":
             temperature, observations = (self._at(name, sharp) for name in ("temperature", "observations"))
@@ -407,17 +408,17 @@ class Study:
             else:
                 edge = self._at("edge", sharp)
                 loss, claim = jax.nn.sigmoid((self.require - raw) / edge), jax.nn.sigmoid(raw / edge)
-        before = self.problem(self.present, point)
-        return {"safety": loss, "raw": raw, "claim": claim, "fit": least_divergence(problem) - least_divergence(before)}
+        return {"safety": loss, "raw": raw, "claim": claim, "fit": least_divergence(problem)}
 
     def _at(self, name: str, sharp: Array) -> Array:
         start, end = self.sharpness[name]
         return start * (end / start) ** sharp
 
-    def _means(self, place: dict[str, Array], sharp: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Means over the environments; and in each what the objective is made of, and the fit lost."""
+    def _means(self, place: dict[str, Array], sharp: Array, usual: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Means over the environments, of the fit its loss; and what each environment's objective is made of."""
         each = _each(self._one, self.used, self._values(place), sharp)
         means = {name: jnp.mean(value) for name, value in each.items()}
+        means["fit"] = means["fit"] - usual
         apart = {name: jnp.mean(jnp.abs(place[name] - start)) for name, start in self._start().items() if name != PRIOR}
         if self.weighs:
             weights, start = jnp.exp(place[PRIOR]), jnp.exp(self._start()[PRIOR])
@@ -432,10 +433,10 @@ class Study:
         return self._places(self.present)
 
     def _loss(
-        self, place: dict[str, Array], sharp: Array, weights: dict[str, Array], limits: dict[str, Array]
+        self, place: dict[str, Array], sharp: Array, weights: dict[str, Array], limits: dict[str, Array], usual: Array
     ) -> tuple[Array, dict[str, Array]]:
         """What a step descends: the loss, or what costs are above their limits; the loss and the means."""
-        means, _ = self._means(place, sharp)
+        means, _ = self._means(place, sharp, usual)
         loss = means["safety"] + sum(weights[name] * means[name] for name in COSTS)
         above = sum((jax.nn.relu(means[name] - limits[name]) for name in COSTS), jnp.zeros(()))
         return jnp.where(above > 0, above, loss), means | {"loss": loss, "above": above}
@@ -444,7 +445,7 @@ class Study:
 
     def _check(self, refuse_idle: bool) -> None:
         self._check_corners()
-        means, at_start = self._measure(self._start(), jnp.zeros(()))
+        means, at_start = self._measure(self._start(), jnp.zeros(()), self._usual)
         if not np.isfinite([means["safety"], means["fit"]]).all():
             wrong = np.argmin(np.isfinite(at_start["raw"] + at_start["fit"]))
             where = {name: float(column[wrong]) for name, column in self.used.items()}
@@ -452,13 +453,14 @@ class Study:
                 f"the objective is not a number at the start, as at {_told(where)}: some play refutes every belief "
                 f"there; choose other environments, or wider bounds"
             )
+        self._usual = means["fit"]
         rng, idle = np.random.default_rng(self.seed), []
         for name, start in self._start().items():
             seen = [at_start["raw"]]
             for _ in range(_PROBED):
                 tried = rng.dirichlet(np.ones(start.size)) if name == PRIOR else rng.uniform(size=start.shape)
                 place = self._start() | {name: jnp.log(tried) if name == PRIOR else jnp.asarray(tried)}
-                seen.append(self._measure(self._ordered(place), jnp.zeros(()))[1]["raw"])
+                seen.append(self._measure(self._ordered(place), jnp.zeros(()), self._usual)[1]["raw"])
             if np.nanmax(np.nanmax(seen, axis=0) - np.nanmin(seen, axis=0)) < 1e-12:
                 idle.append(name)
         if idle and (refuse_idle or len(idle) == len(self.present)):
@@ -523,7 +525,7 @@ class Study:
             most = {name: jnp.asarray(float(limits.get(name, np.inf))) for name in COSTS}
             best, path = self._optimise(weights, most, None if checkpoint is None else Path(checkpoint), progress)
             one = jnp.ones(())
-            before, after = (self._measure(place, one)[0] for place in (self._start(), best))
+            before, after = (self._measure(place, one, self._usual)[0] for place in (self._start(), best))
             values = {
                 name: np.exp(value) if name == PRIOR else float(value) if np.ndim(value) == 0 else np.asarray(value)
                 for name, value in self._values(best).items()
@@ -560,7 +562,7 @@ class Study:
             starts.append(self._ordered(other))
         places = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
         least = np.full(self.restarts, np.inf)
-        at_start, _ = self._measure(self._start(), jnp.ones(()))
+        at_start, _ = self._measure(self._start(), jnp.ones(()), self._usual)
         if all(at_start[name] <= limits[name] for name in COSTS):
             least[0] = at_start["safety"] + sum(float(weights[name]) * at_start[name] for name in COSTS)
         state = (places, jax.vmap(self._optimiser().init)(places), least, places)
@@ -570,7 +572,7 @@ class Study:
             done, state, kept = _read(checkpoint, config, state, self._blank)
         while done < self.steps:
             count = min(_BLOCK, self.steps - done)
-            state, looked = self._advance(state, weights, limits, done + jnp.arange(count))
+            state, looked = self._advance(state, weights, limits, self._usual, done + jnp.arange(count))
             kept.append(looked)
             done += count
             if checkpoint is not None:
@@ -594,12 +596,12 @@ class Study:
         return optax.adam(optax.cosine_decay_schedule(self.rate, self.steps), b2=0.9)
 
     def _steps(
-        self, state: tuple, weights: dict[str, Array], limits: dict[str, Array], steps: Array
+        self, state: tuple, weights: dict[str, Array], limits: dict[str, Array], usual: Array, steps: Array
     ) -> tuple[tuple, dict[str, Array]]:
         def step(state: tuple, i: Array) -> tuple[tuple, dict[str, Array]]:
             place, moments, least, best = state
             sharp = jnp.minimum(i / max(1.0, _SHARP_FROM * self.steps), 1.0)
-            (_, means), slope = jax.value_and_grad(self._loss, has_aux=True)(place, sharp, weights, limits)
+            (_, means), slope = jax.value_and_grad(self._loss, has_aux=True)(place, sharp, weights, limits, usual)
             comparable = (sharp >= 1) | (self.objective == "margin")
             better = comparable & (means["above"] == 0) & (means["loss"] < least)
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), place, best)

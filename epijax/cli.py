@@ -95,7 +95,7 @@ def solve(model: str, settings: tuple[str, ...], as_json: bool, exact: bool) -> 
         solution = decide_exactly(problem, numbers) if exact else ej.solve(problem)
         if as_json:
             answer = {"model": name, "parameters": values, **words.summary(problem, solution)}
-            click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+            click.echo(json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False))
         else:
             click.echo(words.explain(problem, solution))
 
@@ -280,9 +280,8 @@ def learn(
         ends = ej.limits(paths)
         found = words.limits_summary(problem, solution, rests, ends)
         if as_json:
-            click.echo(
-                json.dumps({"model": name, "parameters": values, "prior": prior or "uniform", **found}, indent=2)
-            )
+            answer = {"model": name, "parameters": values, "prior": prior or "uniform", **found}
+            click.echo(json.dumps(answer, indent=2, allow_nan=False))
         else:
             click.echo(words.explain_limits(problem, found, rounds))
         if output is not None:

@@ -405,6 +405,8 @@ def test_a_design_that_is_not_certified_says_so_and_fails(tmp_path, capsys):
     assert command("deception", "--vary", "lower=0:0.4", *asked) == 1
     assert capsys.readouterr().out.startswith("NOT CERTIFIED: 4,098 of 4,098 environments")
     assert "Environments that are not safe, the first of them:" in (tmp_path / "report.md").read_text()
+    told = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert told["design"]["proof_after"]["smallest_margin"] is None
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def write(
         "design": {key: value for key, value in asdict(designed).items() if key != "path"},
     }
     told |= tables
-    (folder / "report.json").write_text(json.dumps(told, indent=2, ensure_ascii=False, default=_plain) + "\n")
-    (folder / "report.md").write_text(
-        _words(designed, front, levers, settings, [f"{n}.{suffixes[0]}" for n in figures])
-    )
+    numbers = json.dumps(_plain(told), indent=2, ensure_ascii=False, allow_nan=False)
+    words = _words(designed, front, levers, settings, [f"{n}.{suffixes[0]}" for n in figures])
+    for name, text in (("report.json", numbers + "\n"), ("report.md", words)):
+        (folder / name).write_text(text, encoding="utf-8")
     return [*paths, folder / "path.npz", folder / "report.json", folder / "report.md"]
 
 
@@ -183,5 +183,11 @@ def _table(columns: Mapping[str, Sequence | np.ndarray]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold, of NumPy's numbers and arrays."""
-    return value.tolist()
+    """What JSON can hold: lists of arrays, null for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -35,7 +35,7 @@ def summary(problem: Problem | FiniteProblem, solution: Solution) -> dict[str, A
         "strict": _members(names, solution.strict),
         "mixed": [[float(s) for s in row] for row in strategies if not np.isnan(row).any()],
         **_components(problem, solution),
-        "margin": None if np.isnan(solution.margin) else float(solution.margin),
+        "margin": float(solution.margin) if np.isfinite(solution.margin) else None,
         "status": status.name.lower(),
         "phase": None if code is None or status is not Status.SOLVED else LEGEND[code].name,
     }

@@ -217,14 +217,27 @@ def limits(
     if total < 4 or not {total // 4, total // 2} <= set(stops[:-1].tolist()):
         raise ValueError(f"limits needs checkpoints at {total // 4} and {total // 2} of {total} rounds, of 4 at least")
     early, middle = (int(np.flatnonzero(stops == at)[0]) for at in (total // 4, total // 2))
+    return _limits(trajectories, total, early, middle, steady, growth, share, block)
 
+
+@eqx.filter_jit
+def _limits(
+    trajectories: Trajectories,
+    total: int,
+    early: int,
+    middle: int,
+    steady: float,
+    growth: float,
+    share: float,
+    block: float,
+) -> Limits:
     def between(counts: Array, start: int, stop: int) -> Array:
         return (counts[:, stop] - counts[:, start]).astype(trajectories.statistics.dtype)
 
     def longest(start: int, stop: int) -> Array:
         return jnp.max(trajectories.longest[:, start + 1 : stop + 1], axis=1)
 
-    last = len(stops) - 1
+    last = len(trajectories.rounds) - 1
     chosen = between(trajectories.choices, middle, last) > 0
     half, quarter = total - total // 2, total // 2 - total // 4
     frequencies = between(trajectories.plays, middle, last) / half
@@ -300,31 +313,40 @@ def tables_of(problem: Problem | FiniteProblem, num: int, parameters: Numbers | 
         raise ValueError(
             "learning needs outcomes, and tables of utility and divergence have none; pass the Problem that they are of"
         )
+    model = problem.model
+    if isinstance(model, Finite):
+        if parameters is not None or num != len(model.outcome_probs):
+            raise ValueError(f"the model lists its {len(model.outcome_probs)} parameters; log_prior must weigh these")
+        return _tables(problem, None)
+    if parameters is None:
+        dimensions = len(model.lower)
+        side = round(num ** (1 / dimensions))
+        if side < 2 or side**dimensions != num:
+            raise ValueError(
+                f"a grid over {dimensions} parameters has n**{dimensions} points, 2 or more a dimension; log_prior "
+                f"has {num}"
+            )
+        return _tables(problem, side)
+    theta = as_float(parameters)
+    if theta.shape != (num, len(model.lower)):
+        raise ValueError(f"parameters must be [{num}, {len(model.lower)}], as log_prior is; got {theta.shape}")
+    if is_concrete(theta, model.lower, model.upper):
+        outside = (np.asarray(theta) < np.asarray(model.lower)) | (np.asarray(theta) > np.asarray(model.upper))
+        if outside.any():
+            raise ValueError(f"parameters must lie in the box; {np.asarray(theta)[outside.any(1)][0]} does not")
+    return _tables(problem, theta)
+
+
+@eqx.filter_jit
+def _tables(problem: Problem, parameters: Array | int | None) -> Tables:
+    """On these parameters `[K, D]`, or on a grid of so many points a dimension; on those of a list."""
     environment, model = problem.environment, problem.model
     if isinstance(model, Finite):
         assert not isinstance(environment, GaussianEnvironment)
-        if parameters is not None or num != len(model.outcome_probs):
-            raise ValueError(f"the model lists its {len(model.outcome_probs)} parameters; log_prior must weigh these")
         evidence = jnp.moveaxis(jnp.log(model.outcome_probs), 0, -1)
         utility = jnp.einsum("kay,ay->ak", model.outcome_probs, environment.payoffs)
     else:
-        if parameters is None:
-            dimensions = len(model.lower)
-            side = round(num ** (1 / dimensions))
-            if side < 2 or side**dimensions != num:
-                raise ValueError(
-                    f"a grid over {dimensions} parameters has n**{dimensions} points, 2 or more a dimension; log_prior "
-                    f"has {num}"
-                )
-            theta = parameter_grid(model, side)
-        else:
-            theta = as_float(parameters)
-            if theta.shape != (num, len(model.lower)):
-                raise ValueError(f"parameters must be [{num}, {len(model.lower)}], as log_prior is; got {theta.shape}")
-            if is_concrete(theta, model.lower, model.upper):
-                outside = (np.asarray(theta) < np.asarray(model.lower)) | (np.asarray(theta) > np.asarray(model.upper))
-                if outside.any():
-                    raise ValueError(f"parameters must lie in the box; {np.asarray(theta)[outside.any(1)][0]} does not")
+        theta = parameter_grid(model, parameters) if isinstance(parameters, int) else parameters
         evidence = jnp.moveaxis(jax.vmap(partial(log_likelihoods, environment, model))(theta), 0, -1)
         utility = jax.vmap(partial(utilities, environment, model))(theta).T
     # What all parameters share changes no belief, and without it counts of many rounds lose less of their digits.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from epijax.boxes import best_fit, box_of, nearest
 from epijax.environment import Numbers, as_float
@@ -134,7 +134,7 @@ def rest_points(problem: Problem | FiniteProblem) -> RestPoints:
 
 def _on_a_line(problem: Problem | FiniteProblem, found: npt.NDArray[np.float64]) -> list[Rest]:
     places = np.unique([0.0, 1.0, *found[:, 0]])
-    signs = [_sign_of_lead(problem, (low + high) / 2) for low, high in pairwise(places)]
+    signs = [int(_sign_of_lead(problem, as_float((low + high) / 2))) for low, high in pairwise(places)]
     kinds = []
     for point in found[:, 0]:
         i = int(np.flatnonzero(places == point)[0])
@@ -143,18 +143,20 @@ def _on_a_line(problem: Problem | FiniteProblem, found: npt.NDArray[np.float64])
     return kinds
 
 
-def _sign_of_lead(problem: Problem | FiniteProblem, share: float) -> int:
+@eqx.filter_jit
+def _sign_of_lead(problem: Problem | FiniteProblem, share: Array) -> Int[Array, ""]:
     """Whether the first of two actions (1) or the other (−1) is better, given what is learned where the first has this
     share; 0 if that depends on which of the parameters that fit best is believed, or neither is."""
-    strategy = jnp.array([share, 1 - share])
+    strategy = jnp.stack([share, 1 - share])
     if isinstance(problem, FiniteProblem):
-        worth = problem.utility[:, _fits(problem, strategy)]
+        worth, fits = problem.utility, _fits(problem, strategy)
     else:
         best = best_fit(problem, strategy).extremes
-        thetas = best[~jnp.isnan(best).any(axis=1)]
-        worth = jax.vmap(lambda theta: utilities(problem.environment, box_of(problem), theta), out_axes=1)(thetas)
-    lead, close = worth[0] - worth[1], tolerance_of(worth.dtype) * jnp.max(jnp.abs(worth))
-    return int((lead > close).all()) - int((lead < -close).all())
+        fits = ~jnp.isnan(best).any(axis=1)
+        worth = jax.vmap(lambda theta: utilities(problem.environment, box_of(problem), theta), out_axes=1)(best)
+    lead = worth[0] - worth[1]
+    close = tolerance_of(worth.dtype) * jnp.max(jnp.abs(worth), where=fits, initial=0)
+    return jnp.all((lead > close) | ~fits).astype(int) - jnp.all((lead < -close) | ~fits).astype(int)
 
 
 def _kind(back: npt.NDArray[np.bool_], leave: npt.NDArray[np.bool_]) -> Rest:

@@ -6,6 +6,7 @@ Every Θ(σ) is an interval, so beliefs matter only through the intervals that a
 from functools import reduce
 from itertools import combinations
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -87,6 +88,7 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
     )
 
 
+@eqx.filter_jit
 def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]:
     """The rounds of elimination, `[A, A]`: row k holds Γᵏ(X), the last row the rationalizable set."""
     actions = range(problem.num_actions)

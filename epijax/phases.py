@@ -1,8 +1,10 @@
 """From a solution to its phase; the legend: codes, names, meanings and colours (theory §5)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, UInt
 
@@ -45,6 +47,11 @@ def phase(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*batch"]:
 
     Raises `ValueError` if `unsafe` does not have one entry an action.
     """
+    return _phase(solution, tuple(bool(u) for u in unsafe))
+
+
+@partial(jax.jit, static_argnums=1)
+def _phase(solution: Solution, unsafe: tuple[bool, ...]) -> UInt[Array, "*batch"]:
     return code_of(phase_index(solution, unsafe).astype(jnp.uint8))
 
 

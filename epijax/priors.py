@@ -7,6 +7,7 @@ them; a point weighs what its part of the box does, half of that at an end. Of a
 import inspect
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,26 +23,25 @@ def uniform(model: SubjectiveModel, num: int = NUM) -> Float[Array, "K"]:
     """The same for all: over a box by its volume, over a list by number."""
     if isinstance(model, Finite):
         return jnp.full(len(model.outcome_probs), -jnp.log(len(model.outcome_probs)))
-    return _product(model, num, lambda share: 0 * share)
+    return _product(_box(model), num, _flat)
 
 
 def beta(model: SubjectiveModel, a: Numbers, b: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """Beta(a, b) over the box's width, of each parameter by itself; a and b are positive, one number or `[D]`."""
     a, b = _positive(model, a=a, b=b)
-    return _product(model, num, lambda share: (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share))
+    return _product(_box(model), num, _beta, a, b)
 
 
 def normal(model: SubjectiveModel, mean: Numbers, std: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """Normal in θ, cut off at the bounds; of each parameter by itself; `mean` and a positive `std` are one or `[D]`."""
     (std,), (mean,) = _positive(model, std=std), _numbers(model, mean=mean)
-    box = _box(model)
-    return _product(model, num, lambda share: -(((box.lower + (box.upper - box.lower) * share - mean) / std) ** 2) / 2)
+    return _product(_box(model), num, _normal, mean, std)
 
 
 def tilt(model: SubjectiveModel, slope: Numbers, num: int = NUM) -> Float[Array, "K"]:
     """The uniform prior tilted, ∝ exp(slope · share) with the share of the way from lower to upper; one or `[D]`."""
     (slope,) = _numbers(model, slope=slope)
-    return _product(model, num, lambda share: slope * share)
+    return _product(_box(model), num, _tilted, slope)
 
 
 def weights(model: SubjectiveModel, *given: ArrayLike) -> Float[Array, "K"]:
@@ -86,15 +86,31 @@ def parameters_of(name: str) -> list[str]:
     ]
 
 
-def _product(model: SubjectiveModel, num: int, log_density: Callable) -> Float[Array, "K"]:
-    """The normalised product over dimensions of a density on the unit interval, `log_density` of `[D]`."""
-    box = _box(model)
+def _flat(box: BoxModel, share: Array) -> Array:
+    return 0 * share
+
+
+def _beta(box: BoxModel, share: Array, a: Array, b: Array) -> Array:
+    return (a - 1) * jnp.log(share) + (b - 1) * jnp.log1p(-share)
+
+
+def _normal(box: BoxModel, share: Array, mean: Array, std: Array) -> Array:
+    return -(((box.lower + (box.upper - box.lower) * share - mean) / std) ** 2) / 2
+
+
+def _tilted(box: BoxModel, share: Array, slope: Array) -> Array:
+    return slope * share
+
+
+@eqx.filter_jit
+def _product(box: BoxModel, num: int, log_density: Callable, *numbers: Array) -> Float[Array, "K"]:
+    """The normalised product over dimensions of densities: their logarithms `[D]` at a share `[D]` of the box."""
     if num < 2:
         raise ValueError(f"num must be at least 2 points a dimension; got {num}")
     dims, step = len(box.lower), 1 / (num - 1)
     centre = np.clip(np.linspace(0, 1, num), step / 4, 1 - step / 4)  # an end has half a part of its own
     width = np.where((np.arange(num) == 0) | (np.arange(num) == num - 1), 0.5, 1.0)
-    each = jax.vmap(lambda share, part: log_density(jnp.full(dims, share)) + jnp.log(part))(
+    each = jax.vmap(lambda share, part: log_density(box, jnp.full(dims, share), *numbers) + jnp.log(part))(
         as_float(centre), as_float(width)
     )
     total = jnp.zeros(())

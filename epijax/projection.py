@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -92,12 +93,16 @@ def project(problem: Problem, sigma: Numbers) -> tuple[Float[Array, ""], Float[A
         raise ValueError(
             f"project takes an AffineBernoulli of one parameter; got {type(model).__name__}. best_fit takes any family"
         )
-    assert isinstance(model, AffineBernoulli)
     if sigma.shape != (problem.num_actions,):
         raise ValueError(f"sigma must be [{problem.num_actions}], one frequency an action; got {sigma.shape}")
-    weights = problem.explored(sigma)
-    assert isinstance(problem.environment, Environment)
-    lower, upper, _ = fit_interval(problem.environment, model, [weights[x] for x in range(problem.num_actions)])
+    return _project(problem, sigma)
+
+
+@eqx.filter_jit
+def _project(problem: Problem, sigma: Float[Array, "A"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    environment, model, weights = problem.environment, problem.model, problem.explored(sigma)
+    assert isinstance(environment, Environment) and isinstance(model, AffineBernoulli)
+    lower, upper, _ = fit_interval(environment, model, [weights[x] for x in range(problem.num_actions)])
     return lower, upper
 
 

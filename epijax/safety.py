@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -34,7 +35,11 @@ def safety_margin(problem: Problem | FiniteProblem) -> Float[Array, ""]:
         raise ValueError(
             "the safety margin is of two actions, one of them unsafe; for other problems take the objective unsafe_mass"
         )
-    bad = unsafe.index(True)
+    return _safety_margin(problem, unsafe.index(True))
+
+
+@eqx.filter_jit
+def _safety_margin(problem: Problem | FiniteProblem, bad: int) -> Float[Array, ""]:
     if not isinstance(problem, Problem) or isinstance(problem.model, Finite):
         margin = _of_tables(tabulate(problem) if isinstance(problem, Problem) else problem, bad)
     else:

@@ -1,8 +1,10 @@
 """What a solver answers: sets of actions, equilibria, the margin, and a status that is data (theory §2, §9)."""
 
 from enum import IntEnum
+from functools import partial
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, UInt
 
@@ -121,5 +123,6 @@ def tolerance_of(dtype) -> float:
     return TOLERANCE[jnp.dtype(dtype).name]
 
 
+@partial(jax.jit, static_argnums=1)
 def _mask(members: UInt[Array, "*batch"], num_actions: int) -> Bool[Array, "*batch A"]:
     return (members[..., None] >> jnp.arange(num_actions, dtype=members.dtype)) & 1 == 1

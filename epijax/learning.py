@@ -20,6 +20,7 @@ from scipy.special import betaincinv
 
 from epijax.cells import wide_vectors
 from epijax.environment import GaussianEnvironment, Numbers, as_float, is_concrete
+from epijax.priors import check_prior
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import log_likelihoods
 from epijax.response import utilities
@@ -346,6 +347,7 @@ def _tables(problem: Problem, parameters: Array | int | None) -> Tables:
         evidence = jnp.moveaxis(jnp.log(model.outcome_probs), 0, -1)
         utility = jnp.einsum("kay,ay->ak", model.outcome_probs, environment.payoffs)
     else:
+        assert parameters is not None
         theta = parameter_grid(model, parameters) if isinstance(parameters, int) else parameters
         evidence = jnp.moveaxis(jax.vmap(partial(log_likelihoods, environment, model))(theta), 0, -1)
         utility = jax.vmap(partial(utilities, environment, model))(theta).T
@@ -372,12 +374,6 @@ def check_habits(temperature: float, discount: float, window: int | None) -> Non
         )
     if discount < 1 and window is not None:
         raise ValueError("discount and window are two ways to forget; choose one")
-
-
-def check_prior(log_prior: np.ndarray) -> None:
-    """Raises `ValueError` unless each row of `[L, K]` weighs some parameter, and none infinitely."""
-    if np.isnan(log_prior).any() or (log_prior == np.inf).any() or (log_prior == -np.inf).all(axis=1).any():
-        raise ValueError("log_prior must be log weights: numbers or −∞, and above −∞ for some parameter")
 
 
 def _finite(logs: Array) -> Array:

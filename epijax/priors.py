@@ -86,6 +86,12 @@ def parameters_of(name: str) -> list[str]:
     ]
 
 
+def check_prior(log_prior: np.ndarray) -> None:
+    """Raises `ValueError` unless each row of `[L, K]` weighs some parameter, and none infinitely."""
+    if np.isnan(log_prior).any() or (log_prior == np.inf).any() or (log_prior == -np.inf).all(axis=1).any():
+        raise ValueError("log_prior must be log weights: numbers or −∞, and above −∞ for some parameter")
+
+
 def _flat(box: BoxModel, share: Array) -> Array:
     return 0 * share
 

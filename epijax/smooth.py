@@ -22,10 +22,12 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from epijax.cells import positive
 from epijax.environment import Numbers, as_float, is_concrete
+from epijax.priors import check_prior
 from epijax.problem import FiniteProblem, Problem
 from epijax.tables import tabulate
 
 RESIDUAL = {"float32": 2e-5, "float64": 1e-10}  # of a solved branch
+_BLURRED = {"float32": 1e-3, "float64": 1e-7}  # of one where rounding permits no better, at most
 _POLISHED = {"float32": 1e-6, "float64": 1e-14}  # to which it is refined if rounding permits
 _FOLD = {"float32": 1e2, "float64": 1e5}  # sensitivity from which derivatives lose their digits
 _AT_ONCE = 64  # cells on a core, which wait for the slowest
@@ -105,7 +107,7 @@ def logit_equilibria(
     - `log_prior`: `[K]`, log weights; by default those of the tables, else uniform.
 
     **Returns:** the `LogitEquilibria`. Solved is a residual within 1e-10 (2e-5 in float32), or what rounding permits
-    where N/τ is so large that G itself cannot be told to that.
+    where N/τ is so large that G itself cannot be told to that, within 1e-7 (1e-3) at most.
 
     Raises `ValueError` for a temperature that is not positive, a negative or infinite number of observations, and
     starts or priors that do not fit.
@@ -131,6 +133,9 @@ def smooth_tables(
 ) -> Smooth:
     """The tables of a problem with τ, N and the log prior, checked."""
     temperature, observations = as_float(temperature), as_float(observations)
+    for name, value in (("temperature", temperature), ("observations", observations)):
+        if value.shape != ():
+            raise ValueError(f"{name} must be one number; got {value.shape}. Map over several by jax.vmap")
     if is_concrete(temperature) and not 0 < temperature < jnp.inf:
         raise ValueError(f"temperature must be positive and finite, in payoff units; got {float(temperature):.6g}")
     if is_concrete(observations) and not 0 <= observations < jnp.inf:
@@ -141,8 +146,8 @@ def smooth_tables(
     prior = jnp.zeros(count) if given is None else given
     if prior.shape != (count,):
         raise ValueError(f"log_prior must be [{count}], one weight a parameter; got {prior.shape}")
-    if is_concrete(prior) and (np.isnan(prior).any() or (np.asarray(prior) == np.inf).any()):
-        raise ValueError("log_prior must be log weights: numbers or −∞")
+    if is_concrete(prior):
+        check_prior(np.asarray(prior)[None])
     dtype = tables.utility.dtype
     return Smooth(
         tables.utility, tables.divergence, *(leaf.astype(dtype) for leaf in (prior, temperature, observations))
@@ -159,7 +164,9 @@ def branches(smooth: Smooth, starts: Float[Array, "S A"]) -> LogitEquilibria:
     name = smooth.utility.dtype.name
     # rounding of N·K, as G magnifies it
     blur = 16 * jnp.finfo(name).eps * constant.observations * _range(constant.divergence)
-    solved = residual <= jnp.maximum(RESIDUAL[name], blur * _range(constant.utility) / constant.temperature)
+    permitted = jnp.minimum(_BLURRED[name], blur * _range(constant.utility) / constant.temperature)
+    solved = residual <= jnp.maximum(RESIDUAL[name], permitted)
+    solved &= (constant.temperature > 0) & (constant.observations >= 0)  # in a trace nothing was refused
     status = jnp.where(sensitivity > _FOLD[name], Branch.FOLD, Branch.SOLVED)
     status = jnp.where(solved, status, Branch.UNSOLVED)
     status = jnp.where(refuted, Branch.REFUTED, status).astype(jnp.int32)
@@ -320,6 +327,7 @@ def _continued(smooth: Smooth, start: Array, density: float) -> tuple[Array, Arr
 
     cooler, more = rough.temperature / warm, jnp.where(few > 0, rough.observations / positive(few), 1)
     stages = jnp.ceil(density * (1 + jnp.log(more) - jnp.log(cooler)))
+    stages = jnp.where(jnp.isfinite(stages), stages, 0)  # of what is no problem, too sharp for single precision
 
     def stage(i: Array, strategy: Array) -> Array:
         share = (i.astype(stages.dtype) + 1) / stages
@@ -413,7 +421,7 @@ def _refined(smooth: Smooth, strategy: Array, pace: Array | None, steps: int) ->
         better = found < residual
         stalled = jnp.where(found < 0.5 * residual, 0, stalled + 1)
         best = jnp.where(better[..., None], strategy, best)
-        return i + 1, after, pace, found, best, jnp.minimum(found, residual), stalled
+        return i + 1, after, pace, found, best, jnp.fmin(found, residual), stalled
 
     def busy(state: tuple) -> Array:
         i, *_, residual, stalled = state

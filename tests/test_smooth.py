@@ -273,6 +273,7 @@ def test_refuted_parameters_are_never_believed():
     ("asked", "message"),
     [
         ({"temperature": 0.0}, "temperature must be positive and finite"),
+        ({"temperature": np.array([0.1, 0.2])}, r"temperature must be one number; got \(2,\)"),
         ({"temperature": np.nan}, "temperature must be positive and finite"),
         ({"observations": -1.0}, "observations must not be negative"),
         ({"observations": np.inf}, "observations must not be negative, and finite"),
@@ -280,8 +281,30 @@ def test_refuted_parameters_are_never_believed():
         ({"starts": [[0.5, 0.6]]}, "starts must be strategies: not negative, with sum 1"),
         ({"log_prior": np.zeros(3)}, r"log_prior must be \[65\]"),
         ({"log_prior": np.full(65, np.nan)}, "log_prior must be log weights"),
+        ({"log_prior": np.full(65, -np.inf)}, "log_prior must be log weights"),
     ],
 )
 def test_what_has_no_logit_equilibrium_is_refused(asked, message):
     with pytest.raises(ValueError, match=message):
         ej.logit_equilibria(ej.models.sycophancy(0.7, 0.6), **({"temperature": 0.1, "observations": 5.0} | asked))
+
+
+def test_in_a_trace_what_is_no_problem_is_unsolved_and_harms_no_other_cell():
+    tables = ej.tabulate(ej.models.sycophancy(0.7, 0.6), 17)
+    temperature = jnp.array([0.1, 0.0, jnp.nan, -1.0, 1e-60, 1e-12])
+    found = jax.jit(jax.vmap(lambda tau: ej.logit_equilibria(tables, tau, 100.0)))(temperature)
+    alone = ej.logit_equilibria(tables, 0.1, 100.0)
+    np.testing.assert_allclose(found.strategy[0], alone.strategy, atol=1e-12)
+    assert (np.asarray(found.status[0]) == Branch.SOLVED).all()
+    assert (np.asarray(found.status[1:4]) == Branch.UNSOLVED).all()
+    assert (np.asarray(found.status[5]) == Branch.SOLVED).all()
+
+
+def test_no_branch_counts_as_solved_whose_residual_is_large():
+    rng = np.random.default_rng(0)
+    utility, divergence = rng.normal(size=(800, 3, 17)), rng.exponential(size=(800, 3, 17))
+    tables = jax.vmap(lambda u, k: ej.FiniteProblem(u, k))(utility, divergence)
+    found = jax.jit(jax.vmap(lambda problem: ej.logit_equilibria(problem, 1e-6, 1e5)))(tables)
+    solved = np.asarray(found.status) == Branch.SOLVED
+    assert solved.mean() > 0.8
+    assert np.asarray(found.residual)[solved].max() <= 1e-7

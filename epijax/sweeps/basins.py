@@ -17,14 +17,13 @@ from epijax.learning import (
     Limit,
     Trajectories,
     check_habits,
-    check_prior,
     interval,
     learn,
     limits,
     tables_of,
 )
 from epijax.phases import code_of
-from epijax.priors import NUM, PRIORS, parameters_of, weights
+from epijax.priors import NUM, PRIORS, check_prior, parameters_of, weights
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Status
 from epijax.subjective import Finite

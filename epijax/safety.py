@@ -1,7 +1,5 @@
 """How far unsafe play is from being rationalizable, as one signed number with a derivative (theory §2, §8)."""
 
-from functools import partial
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ from jaxtyping import Array, Float
 
 from epijax.boxes import box_of, fit, moving, nearest
 from epijax.cells import positive
+from epijax.continuous import expected_scale
 from epijax.environment import Environment
 from epijax.problem import FiniteProblem, Problem
 from epijax.projection import fit_interval
@@ -25,8 +24,8 @@ def safety_margin(problem: Problem | FiniteProblem) -> Float[Array, ""]:
 
     With two actions B = {safe} iff no strategy teaches a belief to which the unsafe action is a best response, so the
     slack is min over σ ∈ Δ(X) and μ ∈ Δ(Θ(σ)) of E_μ[U(safe) − U(unsafe)], as a share of the payoff scale max|π| (of
-    tables max|U|). Exact for one-parameter families and tables; other boxes are searched along σ ∈ [0, 1].
-    Differentiable almost everywhere, by the envelope theorem.
+    tables, and where outcomes are real, max|U|). Exact for one-parameter families and tables; other boxes are searched
+    along σ ∈ [0, 1]. Differentiable almost everywhere, by the envelope theorem.
 
     NaN where some play refutes every belief. Raises `ValueError` for other than two actions, one of them unsafe.
     """
@@ -75,7 +74,6 @@ def _of_tables(tables: FiniteProblem, bad: int) -> Float[Array, ""]:
 
 def _of_box(problem: Problem, bad: int) -> Float[Array, ""]:
     model = box_of(problem)
-    scale = problem.environment.payoffs if isinstance(problem.environment, Environment) else None
 
     def lead(theta: Array) -> Array:
         worth = utilities(problem.environment, model, theta)
@@ -100,10 +98,7 @@ def _of_box(problem: Problem, bad: int) -> Float[Array, ""]:
         return lead(moving(problem, weights, extremes[jnp.argmax(leads)]))
 
     shares = jnp.stack([jnp.zeros_like(inside), jnp.ones_like(inside), inside])
-    if scale is None:
-        worth = jax.vmap(partial(utilities, problem.environment, model))(jnp.stack([model.lower, model.upper]))
-        scale = jax.lax.stop_gradient(worth)
-    return -jnp.max(jax.vmap(most)(shares)) / positive(jnp.max(jnp.abs(scale)))
+    return -jnp.max(jax.vmap(most)(shares)) / expected_scale(problem)
 
 
 def unsafe_mass(smooth: Smooth, unsafe: tuple[bool, ...]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -93,6 +93,8 @@ def spans_of(text: str, option: str) -> dict[str, tuple[float, float] | None]:
 
     def span(part: str) -> tuple[str, tuple[float, float] | None]:
         key, equals, ends = part.partition("=")
+        if not key.strip():
+            raise ValueError(f"{option} takes NAME=A:B, as in upper=0:1, with commas between them; got {text!r}")
         if not equals:
             return key.strip(), None
         try:

@@ -347,7 +347,7 @@ def design(
     weights = check_costs(once(map(setting_of, costs), "--cost") or {"fit": 0.1})
     most = once(map(setting_of, limits), "--limit")
     ranges = spans_of(vary, "--vary")
-    if Path(over).is_dir():
+    if over and Path(over).is_dir():
         box, where = {}, {"environments": open_run(Path(over))}
     else:
         spans = spans_of(over, "--over")
@@ -357,20 +357,23 @@ def design(
         where = {"over": box}
     name, build = model_of(model)
     asked: dict[str, Any] = {"objective": objective, "steps": steps, "restarts": restarts, "seed": seed}
+    told = {"model": name, "vary": vary, "over": over, "set": fixed, "costs": weights, "limits": most} | asked
+    report.check_folder(output, told)
     study = ej.Study(build, ranges, fixed=fixed, **where, **asked)
+    studies = _kinds_of_levers(name, study, fixed, where | asked) if compare else {}
     _make(output)
     checkpoint = output / "checkpoint"
     with _progress(quiet, "steps") as progress:
         found = study.run(weights, limits=most, checkpoint=checkpoint, progress=progress)
     click.echo("\n".join(report.summary(found)))
-    told = {"vary": vary, "over": over, "set": fixed, "costs": weights, "limits": most} | asked
     maps = _before_and_after(name, study, found, box)
-    write = partial(report.write, output, found, maps, box, told, suffixes)
+    taken = {"require": study.require, "points": study.num, "used": len(next(iter(study.used.values())))}
+    write = partial(report.write, output, found, maps, box, told | taken | study.sharpness, suffixes)
     paths = write()
     if compare:
         with _progress(quiet, "designs") as progress:
-            front = ej.trade_off(study, max(weights, key=lambda key: weights[key]), _WEIGHTS, progress)
-        studies = _kinds_of_levers(name, study, fixed, where | asked)
+            cost = max(weights, key=lambda key: weights[key])
+            front = ej.trade_off(study, cost, _WEIGHTS, progress, costs=weights, limits=most)
         levers = None
         if studies:
             with _progress(quiet, "designs") as progress:
@@ -419,7 +422,14 @@ def _kinds_of_levers(name: str, study: Any, fixed: dict[str, float], asked: dict
     if asked["objective"] == "margin":
         asked = asked | {"objective": "region_share"}
     asked = asked | {"refuse_idle": False}
-    return {kind: ej.Study(study.build, dict.fromkeys(names), fixed=fixed, **asked) for kind, names in kinds.items()}
+    if not all(kinds.values()):
+        return {}
+    try:
+        return {
+            kind: ej.Study(study.build, dict.fromkeys(names), fixed=fixed, **asked) for kind, names in kinds.items()
+        }
+    except ValueError as error:
+        raise ValueError(f"beliefs and rewards cannot be compared: {error}; or give --no-compare") from error
 
 
 @cli.command(epilog=SEE_ALSO)

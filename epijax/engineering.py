@@ -29,6 +29,7 @@ from epijax.smooth import smooth_tables
 from epijax.solver import solve
 from epijax.sweeps import check_parameters, nearest, scattered
 from epijax.sweeps.job import named
+from epijax.sweeps.provenance import source_of
 
 OBJECTIVES = ("margin", "unsafe_mass", "region_share")
 COSTS = ("fit", "change", "prior")
@@ -47,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the exact solver says of environments that were not used to find a design.
+    """What the exact solver says of environments that were not used to find a design, but for the corners of a box.
 
     - `environments`: how many; `shares`: phase -> share of them; `safe_share`.
     - `smallest_margin`: the solver's margin, the least over those that are safe; NaN without any.
@@ -123,16 +124,30 @@ def design(
     )
 
 
-def trade_off(study: "Study", cost: str, weights: Sequence[float], progress: Progress | None = None) -> xr.Dataset:
+def trade_off(
+    study: "Study",
+    cost: str,
+    weights: Sequence[float],
+    progress: Progress | None = None,
+    *,
+    costs: Mapping[str, float] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> xr.Dataset:
     """Safety against a cost, as the weight of that cost is varied: one design a weight.
+
+    **Arguments:** `costs`, `limits`: weights of other costs, and limits, that all of these designs keep to.
 
     **Returns:** a dataset over "weight": `safe_share` (certified), `claim`, `cost`, `change`, each lever that is a
     number, and `efficient`: whether no other design is as safe and cheaper, or safer and as cheap; the attribute
     `safe_share_before` is that of the present values, which cost nothing.
+
+    Raises `ValueError` as `Study.run` does, and without weights.
     """
+    if not len(weights):
+        raise ValueError("a trade-off needs weights to try; got none")
     found = []
     for i, weight in enumerate(weights):
-        found.append(study.run({cost: weight}))
+        found.append(study.run(dict(costs or {}) | {cost: weight}, limits=limits))
         if progress is not None:
             progress(i + 1, len(weights))
     safe, paid = (
@@ -160,20 +175,30 @@ def compare_levers(
 ) -> xr.Dataset:
     """What several sets of levers achieve at equal cost: one design for each set and limit on the cost.
 
-    **Returns:** a dataset over "lever" and "limit": `safe_share` (certified), `claim`, and `cost`, what was paid.
+    What a smaller limit, listed before, led to keeps to a larger one, too, and stands where that led to nothing safer.
+
+    **Returns:** a dataset over "lever" and "limit": `safe_share` (certified), `claim`, and `cost`, what was paid; its
+    attribute "compared" says what the levers and their ranges were.
+
+    Raises `ValueError` as `Study.run` does, and without studies or limits.
     """
+    if not studies or not len(limits):
+        raise ValueError("a comparison needs studies, and limits on the cost; got none")
     shape = (len(studies), len(limits))
     safe, claim, paid = np.empty(shape), np.empty(shape), np.empty(shape)
     for i, study in enumerate(studies.values()):
         for j, limit in enumerate(limits):
             found = study.run({}, limits={cost: limit})
             safe[i, j], claim[i, j], paid[i, j] = found.proof_after.safe_share, found.claim, found.costs[cost][1]
+            if j and limits[j] >= limits[j - 1] and safe[i, j] < safe[i, j - 1]:
+                for each in (safe, claim, paid):
+                    each[i, j] = each[i, j - 1]
             if progress is not None:
                 progress(i * shape[1] + j + 1, shape[0] * shape[1])
     return xr.Dataset(
         {name: (("lever", "limit"), data) for name, data in (("safe_share", safe), ("claim", claim), ("cost", paid))},
         coords={"lever": list(studies), "limit": np.asarray(limits, float)},
-        attrs={"cost": cost},
+        attrs={"cost": cost, "compared": "; ".join(f"{kind}: {study.levers}" for kind, study in studies.items())},
     )
 
 
@@ -183,7 +208,13 @@ def certify(
     environments: Mapping[str, Any],
     fixed: Mapping[str, Any] | None = None,
 ) -> Certificate:
-    """The exact solver's verdict on the design `values` in each of `environments`, parameter -> values `[n]`."""
+    """The exact solver's verdict on the design `values` in each of `environments`, parameter -> values `[n]`.
+
+    What is no problem, as of a probability outside [0, 1], counts as not safe.
+
+    Raises `ValueError` for names that are unknown, and environments that are not as many values of each parameter.
+    """
+    _as_many(environments, 1)
     name, build = named(build)
     given = dict(fixed or {}) | {key: value for key, value in values.items() if key != PRIOR}
     check_parameters(name, build, list(environments), list(given))
@@ -259,8 +290,9 @@ class Study:
 
     - `build`: from parameters to a problem with `unsafe` set, or a built-in model's name.
     - `vary`: lever -> (least, greatest), numbers or arrays; `None` for 0 to 1 of beliefs and 0 to twice the present
-      value, 2 at least, of others. The lever "prior" is the prior's weights, and takes `None`.
-    - `over`: parameter -> (least, greatest): environments are drawn from this box, its corners among them.
+      value, or to 2 if that is more, of others. The lever "prior" is the prior's weights, and takes `None`.
+    - `over`: parameter -> (least, greatest): environments are drawn from this box, `samples` to be used and 4,096 held
+      out, and its corners added to both.
     - `fixed`: values of other parameters, and present values of levers; the defaults of `build` else.
     - `environments`: in place of `over`: parameter -> values `[n]`; or a sweep's dataset, for its cells, with the
       values that were fixed in it. Of these `samples`, at most half, are used, and of the rest 4,096 held out.
@@ -303,8 +335,11 @@ class Study:
                 f"there must be 1 step and restart or more, 2 samples or more and a positive rate; got {steps}, "
                 f"{restarts}, {samples} and {rate}"
             )
-        if np.isnan(require):
-            raise ValueError(f"require must be a number; got {require}")
+        if not 0 <= require <= 2:
+            raise ValueError(f"require must be a share of the payoff scale, 0 to 2; got {require}")
+        for kind, ends in (("temperature", temperature), ("observations", observations)):
+            if not all(0 < end < np.inf for end in ends):
+                raise ValueError(f"{kind} must go from a positive number to another; got {ends}")
         self.name, self.build = named(build)
         self.objective, self.require, self.num, self.seed = objective, require, num, seed
         self.steps, self.restarts, self.rate = steps, restarts, rate
@@ -336,17 +371,23 @@ class Study:
             default = parameters[name].default if name in parameters else inspect.Parameter.empty
             value = fixed.get(name, default)
             span = vary[name]
-            if span is None and value is inspect.Parameter.empty:
-                raise ValueError(f"{name} has no default; give a range, and its present value among the fixed ones")
+            if value is inspect.Parameter.empty:
+                raise ValueError(f"{name} has no default; set its present value, from which changes are counted")
             low, high = lever_range(name, value) if span is None else span
             low, high = (np.asarray(end, float) for end in (low, high))
             if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
                 raise ValueError(f"{name} must go from a finite number to a larger one; got {low} to {high}")
             low, high = np.broadcast_arrays(low, high)
-            present[name] = np.broadcast_to((low + high) / 2 if value is inspect.Parameter.empty else value, low.shape)
+            present[name] = np.broadcast_to(value, low.shape)
             self.low[name], self.high[name] = low, high
         self._order_bounds(fixed, parameters)
-        self.present = {name: np.clip(value, self.low[name], self.high[name]) for name, value in present.items()}
+        for name, value in present.items():
+            if not ((self.low[name] <= value) & (value <= self.high[name])).all():
+                raise ValueError(
+                    f"{name} is now {_shown(value)}, outside its range of {_shown(self.low[name])} to "
+                    f"{_shown(self.high[name])}; widen the range, or set another present value"
+                )
+        self.present = present
         self.weighs = PRIOR in vary
         if self.weighs:
             if vary[PRIOR] is not None:
@@ -369,6 +410,12 @@ class Study:
             if not (self.low[name] < self.high[name]).all():
                 end = self.high["upper"] if name == "upper" else self.low["lower"]
                 raise ValueError(f"no {name} is possible: its range ends at {end}, and {other} is {bound}")
+
+    @property
+    def levers(self) -> str:
+        """The levers and their ranges, and the objective, in words."""
+        ranges = [f"{name} from {_shown(self.low[name])} to {_shown(self.high[name])}" for name in self.low]
+        return f"{', '.join([*ranges, *([PRIOR] if self.weighs else [])])}, by {self.objective}"
 
     # What is measured
 
@@ -454,6 +501,7 @@ class Study:
                 f"there; choose other environments, or wider bounds"
             )
         self._usual = means["fit"]
+        self._at_start = [f"{means[name]:.6g}" for name in ("safety", "fit")]
         rng, idle = np.random.default_rng(self.seed), []
         for name, start in self._start().items():
             seen = [at_start["raw"]]
@@ -582,6 +630,8 @@ class Study:
         _, _, losses, best = state
         path = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *kept)
         if not np.isfinite(losses).any():
+            if checkpoint is not None:  # there is nothing to go on from
+                checkpoint.unlink()
             if not np.isfinite(path["loss"]).any():
                 raise ValueError(
                     "the objective is not a number anywhere on the way; begin at other values, or a lower rate"
@@ -628,7 +678,7 @@ class Study:
     def _config(self, weights: dict[str, Array], limits: dict[str, Array]) -> dict[str, Any]:
         """What a checkpoint belongs to."""
         return {
-            "model": self.name,
+            "model": [self.name, None if self.name in MODELS else source_of(self.build), *self._at_start],
             "fixed": {name: np.asarray(value).tolist() for name, value in self.fixed.items()},
             "levers": {name: [self.low[name].tolist(), self.high[name].tolist()] for name in self.low},
             "present": {name: np.asarray(value).tolist() for name, value in self.present.items()},
@@ -661,7 +711,9 @@ def _known(cost: str) -> None:
 
 def lever_range(name: str, present: float) -> tuple[float, float]:
     """The range of a lever that none was given for."""
-    return (0.0, 1.0) if name in BELIEFS or name.startswith("p_") else (0.0, max(2.0, 2 * float(present)))
+    if name in BELIEFS or name.startswith("p_"):
+        return 0.0, 1.0
+    return min(0.0, 2 * float(present)), max(2.0, 2 * float(present))
 
 
 def _environments(
@@ -686,17 +738,25 @@ def _environments(
         names = [str(name) for name in environments.coords if environments[name].ndim == 1]
         environments = {name: cells[name].values for name in names}
     assert environments is not None
-    columns = {name: np.asarray(values, float) for name, values in environments.items()}
-    sizes = {values.shape for values in columns.values()}
-    if len(sizes) != 1 or len(next(iter(sizes))) != 1 or next(iter(sizes))[0] < 2:
-        raise ValueError(f"environments must be as many values of each parameter, 2 or more; got shapes {sizes}")
-    (count,) = next(iter(sizes))
+    rows = np.unique(_as_many(environments, 2), axis=0)  # one that is given twice is not held out from itself
+    columns, count = dict(zip(environments, rows.T, strict=True)), len(rows)
+    if count < 2:
+        raise ValueError("environments must be 2 or more that differ, of which some are held out")
     order, use = np.random.default_rng(seed).permutation(count), min(samples, (count + 1) // 2)
     used, held_out = (
         {name: values[chosen] for name, values in columns.items()}
         for chosen in (order[:use], order[use : use + _HELD_OUT])
     )
     return used, held_out
+
+
+def _as_many(environments: Mapping[str, Any], least: int) -> np.ndarray:
+    """The environments, one a row."""
+    columns = [np.asarray(values, float) for values in environments.values()]
+    sizes = {values.shape for values in columns}
+    if len(sizes) != 1 or columns[0].ndim != 1 or len(columns[0]) < least:
+        raise ValueError(f"environments must be as many values of each parameter, {least} or more; got shapes {sizes}")
+    return np.stack(columns, axis=1)
 
 
 def _unmoved(name: str, objective: str) -> str:
@@ -709,7 +769,11 @@ def _unmoved(name: str, objective: str) -> str:
 
 
 def _told(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={np.asarray(value).round(6).tolist()}" for name, value in values.items())
+    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
+
+
+def _shown(value: Any) -> Any:
+    return np.asarray(value).round(6).tolist()
 
 
 def _write(path: Path, config: str, done: int, state: Any, kept: list) -> None:
@@ -727,9 +791,9 @@ def _read(path: Path, config: str, like: Any, blank: Callable[[int], Any]) -> tu
         try:
             head = json.loads(file.readline())
         except ValueError as error:
-            raise ValueError(f"{path} is no checkpoint of a design; name another file") from error
+            raise ValueError(f"{path} is no checkpoint of a design; write elsewhere") from error
         if head["config"] != config:
-            raise ValueError(f"{path} is the checkpoint of another design; name another file, or delete it")
+            raise ValueError(f"{path} is the checkpoint of another design; delete it, or write elsewhere")
         try:
             state, looked = eqx.tree_deserialise_leaves(file, (like, blank(head["done"])))
         except (RuntimeError, EOFError) as error:

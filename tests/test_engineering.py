@@ -12,6 +12,7 @@ import epijax as ej
 from epijax.cli import main
 from epijax.engineering import Study
 from epijax.phases import PHASES
+from epijax.view.report import summary
 
 SYCOPHANCY = {"p_agree": (0.0, 1.0), "p_honest": (0.6, 1.0)}
 QUICK = {"steps": 120, "restarts": 2, "samples": 60}
@@ -71,11 +72,23 @@ def test_the_derivative_of_the_margin_is_that_of_differences(box):
             ej.models.sycophancy(p_agree, p_honest, **payoffs, **bounds, exploration=0.3 * explored, **coupled)
         )
 
-    points = np.random.default_rng(0).uniform(0.1, 0.9, (100, 8))
+    assert_differences(margin, np.random.default_rng(0).uniform(0.1, 0.9, (100, 8)), atol=1e-8)
+
+
+def test_the_derivative_of_the_margin_of_real_outcomes_counts_the_scale():
+    def margin(point):
+        environment = ej.GaussianEnvironment([1.0, 2.0], 0.5, [0.0, 0.3], [1.0, 0.5])
+        model = ej.GaussianLinear([1.0, 1.5], 0.5, [point[0]], [point[1]])
+        return ej.safety_margin(ej.Problem(environment, model, unsafe=(True, False)))
+
+    assert_differences(margin, np.random.default_rng(0).uniform([0.0, 0.8], [0.5, 4.0], (50, 2)), atol=1e-7)
+
+
+def assert_differences(margin, points, atol):
     value, slope = (jax.jit(jax.vmap(function)) for function in (margin, jax.grad(margin)))
-    steps = 1e-6 * np.eye(8)[:, None]
+    steps = 1e-6 * np.eye(points.shape[1])[:, None]
     differences = np.stack([value(points + step) - value(points - step) for step in steps], axis=1) / 2e-6
-    np.testing.assert_allclose(slope(points), differences, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(slope(points), differences, rtol=1e-6, atol=atol)
 
 
 def test_where_play_refutes_every_belief_there_is_no_margin():
@@ -213,6 +226,7 @@ def test_the_priors_weights_move_play_but_not_the_certificate():
     assert 0 < found.costs["prior"][1] < np.log(3)
     assert found.proof_after.shares == found.proof_before.shares
     assert found.headline.startswith("NOT CERTIFIED")
+    assert "the exact verdict turns on its support alone" in "\n".join(summary(found))
 
 
 def test_a_lever_can_be_an_array():
@@ -227,11 +241,24 @@ def test_a_lever_can_be_an_array():
     assert found.certified
 
 
+def _points(columns):
+    return set(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def test_certificates_take_as_many_values_of_each_parameter():
+    with pytest.raises(ValueError, match="as many values of each parameter, 1 or more"):
+        ej.certify("sycophancy", {"upper": 0.4}, {"p_agree": [0.5, 0.6], "p_honest": [0.7]})
+    with pytest.raises(ValueError, match="as many values of each parameter, 1 or more"):
+        ej.certify("sycophancy", {"upper": 0.4}, {"p_agree": [], "p_honest": []})
+
+
 def test_environments_can_be_lists_and_datasets():
     rng = np.random.default_rng(0)
     given = {"p_agree": rng.uniform(size=101), "p_honest": rng.uniform(0.6, 1, 101)}
     study = Study("sycophancy", {"upper": None}, environments=given, **QUICK)
     assert [len(columns["p_agree"]) for columns in (study.used, study.held_out)] == [51, 50]
+    twice = {name: np.tile(values, 2) for name, values in given.items()}
+    assert _points(Study("sycophancy", {"upper": None}, environments=twice, **QUICK).used) == _points(study.used)
     together = np.concatenate([study.used["p_agree"], study.held_out["p_agree"]])
     np.testing.assert_array_equal(np.sort(together), np.sort(given["p_agree"]))
     axes = {"p_agree": np.linspace(0, 1, 9), "p_honest": np.linspace(0.6, 1, 8)}
@@ -283,6 +310,19 @@ def test_no_cost_goes_above_its_limit_and_the_present_is_kept_where_nothing_is_g
     assert shares[-1] == 1
 
 
+def test_the_checkpoint_of_a_model_that_was_edited_is_refused(tmp_path):
+    def model(cost):
+        def build(p_agree, p_honest, upper=1.0):
+            return ej.models.sycophancy(p_agree, p_honest, upper=upper, cost_agree=cost)
+
+        return build
+
+    asked = {"steps": 20, "restarts": 1, "samples": 20}
+    Study(model(0.0), {"upper": None}, SYCOPHANCY, **asked).run({}, checkpoint=tmp_path / "half")
+    with pytest.raises(ValueError, match="is the checkpoint of another design"):
+        Study(model(0.1), {"upper": None}, SYCOPHANCY, **asked).run({}, checkpoint=tmp_path / "half")
+
+
 def test_a_trade_off_marks_what_is_efficient():
     study = Study("deception", {"lower": None}, {"p_caught": (0.05, 1.0), "loss": (0.2, 1.5)}, **QUICK)
     front = ej.trade_off(study, "fit", [0.0, 1.0, 10.0, 1000.0])
@@ -305,6 +345,7 @@ def test_a_trade_off_marks_what_is_efficient():
         ({"vary": {"uper": None}}, "has no parameter 'uper'; the nearest is 'upper'"),
         ({"vary": {"upper": (0.5, 0.5)}}, "upper must go from a finite number to a larger one"),
         ({"vary": {"upper": (0.0, 0.3)}, "fixed": {"lower": 0.4}}, "no upper is possible: .* lower is 0.4"),
+        ({"vary": {"upper": (0.0, 0.45)}}, "upper is now 1.0, outside its range of 0.0 to 0.45"),
         ({"vary": {"p_agree": None}}, "p_agree is varied and is one of the environments' parameters"),
         ({"vary": {"cost_agree": (0.0, 1.0)}, "fixed": {"lower": 1.0}}, "not a number at the start, as at p_agree="),
         ({"vary": {"lower": None, "upper": None}, "fixed": {"lower": 0.9, "upper": 0.1}}, "lower must not exceed"),
@@ -315,7 +356,14 @@ def test_a_trade_off_marks_what_is_efficient():
         ({"vary": {"upper": None}, "over": None}, "environments are drawn over a box, or given"),
         ({"vary": {"upper": None}, "over": None, "environments": {"p_agree": [0.5], "p_honest": [1.0]}}, "2 or more"),
         ({"vary": {"upper": None}, "steps": 0}, "there must be 1 step"),
-        ({"vary": {"upper": None}, "require": np.nan}, "require must be a number"),
+        ({"vary": {"upper": None}, "require": np.nan}, "require must be a share of the payoff scale"),
+        ({"vary": {"upper": None}, "require": np.inf}, "require must be a share of the payoff scale"),
+        ({"vary": {"upper": None}, "temperature": (0.0, 0.1)}, "temperature must go from a positive number"),
+        ({"vary": {"upper": None}, "observations": (0.0, 10.0)}, "observations must go from a positive number"),
+        (
+            {"vary": {"upper": None}, "over": None, "environments": {"p_agree": [0.5] * 3, "p_honest": [0.8] * 3}},
+            "2 or more that differ",
+        ),
     ],
 )
 def test_studies_without_an_answer_are_refused_in_words(given, words):
@@ -343,9 +391,10 @@ def test_a_lever_that_moves_nothing_is_refused_or_left():
         ({"costs": {}, "limits": {"change": -0.1}}, "nothing was found that keeps to all limits; .*: change 0"),
     ],
 )
-def test_runs_without_an_answer_are_refused_in_words(study, given, words):
+def test_runs_without_an_answer_are_refused_in_words(study, given, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        study.run(**given)
+        study.run(**given, checkpoint=tmp_path / "checkpoint")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +432,7 @@ def test_the_command_writes_a_folder(tmp_path, capsys):
     assert len(told["trade_off"]["weight"]) == len(told["trade_off"]["safe_share"])
     words = (tmp_path / "report.md").read_text()
     assert words.startswith("# sycophancy: certified: safe in all")
+    assert "beliefs: lower from 0.0 to 1.0, upper from 0.0 to 1.0, by region_share; rewards: " in words
     for name in ("before", "after", "path", "trade-off", "levers"):
         assert f"({name}.svg)" in words
         assert (tmp_path / f"{name}.svg").read_text().startswith("<?xml")
@@ -407,6 +457,8 @@ def test_a_design_that_is_not_certified_says_so_and_fails(tmp_path, capsys):
     assert "Environments that are not safe, the first of them:" in (tmp_path / "report.md").read_text()
     told = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert told["design"]["proof_after"]["smallest_margin"] is None
+    assert command("deception", "--vary", "lower=0:0.5", *asked) == 2
+    assert "holds the report of another design, which differs in vary; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -414,6 +466,7 @@ def test_a_design_that_is_not_certified_says_so_and_fails(tmp_path, capsys):
     [
         (["nobody", "--vary", "upper", "--over", "p=0:1"], "there is no model 'nobody'"),
         (["sycophancy", "--vary", "upper", "--over", "p_agree,p_honest=0:1"], "store; p_agree has no range"),
+        (["sycophancy", "--vary", "upper", "--over", ""], "--over takes NAME=A:B"),
         (["sycophancy", "--vary", "upper=0", "--over", "p_agree=0:1"], "--vary takes NAME=A:B, as in upper=0:1"),
         (["sycophancy", "--vary", "upper", "--over", "p_agree=0:1", "--cost", "fit"], "given as NAME=VALUE; got 'fit'"),
         (["sycophancy", "--vary", "upper,upper", "--over", "p_agree=0:1"], "upper"),

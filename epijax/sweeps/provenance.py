@@ -45,7 +45,7 @@ def config_of(
         "format": on_disk.FORMAT,
         "epijax": version("epijax"),
         "model": name,
-        "source": None if name in MODELS else _source(build),
+        "source": None if name in MODELS else source_of(build),
         "fixed": {key: np.asarray(value).tolist() for key, value in sorted(fixed.items())},
         "axes": {
             key: {
@@ -67,7 +67,8 @@ def config_of(
     }
 
 
-def _source(build: Build) -> str | None:
+def source_of(build: Build) -> str | None:
+    """A hash of the text of a user's function: what is stored of one is not gone on with by another."""
     try:
         return hashlib.sha256(inspect.getsource(inspect.unwrap(build)).encode()).hexdigest()[:16]
     except (OSError, TypeError):  # no source to be had, as for a function typed at a prompt

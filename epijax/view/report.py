@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from epijax.engineering import COSTS, Designed
+from epijax.engineering import COSTS, PRIOR, Designed
 from epijax.phases import LEGEND
 from epijax.view.plot import INK, STYLE, phase_diagram, save
 
@@ -62,6 +62,20 @@ def write(
     return [*paths, folder / "path.npz", folder / "report.json", folder / "report.md"]
 
 
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where the folder holds the report of another design, which would be lost."""
+    path = folder / "report.json"
+    if not path.exists():
+        return
+    asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
+    differs = [key for key in settings if asked.get(key) != _plain(settings[key])]
+    if differs:
+        raise ValueError(
+            f"{folder} holds the report of another design, which differs in {', '.join(differs)}; choose another "
+            f"folder, or delete it"
+        )
+
+
 def summary(designed: Designed) -> list[str]:
     """The design in lines: headline, levers, costs, phases."""
     lines = [designed.headline]
@@ -76,6 +90,10 @@ def summary(designed: Designed) -> list[str]:
     for phase in dict.fromkeys([*designed.proof_before.shares, *designed.proof_after.shares]):
         before, after = (proof.shares.get(phase, 0.0) for proof in (designed.proof_before, designed.proof_after))
         lines.append(f"  {phase:<16} {before:10.4%} → {after:.4%} of environments held out")
+    if PRIOR in designed.after and not designed.certified:
+        lines.append(
+            "  the prior's weights move how often actions are played; the exact verdict turns on its support alone"
+        )
     if designed.proof_after.safe_share > 0:
         lines.append(f"  smallest margin of those that are safe: {designed.proof_after.smallest_margin:.3g}")
     return lines
@@ -155,7 +173,8 @@ def _words(
     lines += ["Asked: " + ", ".join(f"{key} = {value}" for key, value in settings.items()), ""]
     lines += [
         f"The objective takes {designed.claim:.2%} of the environments used for safe. What counts is the exact "
-        f"solver's verdict on {designed.proof_after.environments:,} others, above.",
+        f"solver's verdict on the {designed.proof_after.environments:,} held out, above: others, and the corners of "
+        f"their box where they are drawn from one.",
         "",
     ]
     if designed.proof_after.unsafe:
@@ -167,7 +186,8 @@ def _words(
     if levers is not None:
         shares = {f"safe_share, {name}": levers["safe_share"].sel(lever=name).values for name in levers["lever"].values}
         table = _table({"limit": levers["limit"].values} | shares)
-        lines += [f"## Beliefs against rewards, at equal {levers.attrs['cost']}", "", *table, ""]
+        lines += [f"## Beliefs against rewards, at equal {levers.attrs['cost']}", "", f"{levers.attrs['compared']}. "]
+        lines += [f"The cost is {_UNITS[levers.attrs['cost']]}, summed over the levers of a kind.", "", *table, ""]
     lines += [f"[{name}]({name})" if name.endswith(".pdf") else f"![{name}]({name})" for name in pictures]
     return "\n".join([*lines, ""])
 

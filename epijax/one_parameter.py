@@ -5,17 +5,18 @@ Every Θ(σ) is an interval, so beliefs matter only through the intervals that a
 
 from functools import reduce
 from itertools import combinations
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt
 
 from epijax.environment import Environment
 from epijax.problem import Problem
 from epijax.projection import divergence_slope, fit_interval, refutes
 from epijax.rationalizable import eliminate
 from epijax.response import PayoffLines
-from epijax.solution import Solution, bits, conclude, verdict
+from epijax.solution import Solution, Status, bits, conclude, verdict
 from epijax.subjective import AffineBernoulli
 
 
@@ -33,59 +34,111 @@ def solve_one_parameter(problem: Problem, tolerance: float) -> Solution:
 
     Source: theory §3; [EP16], [EP25].
     """
+    if problem.num_actions > 2:
+        return _solve_many(problem, tolerance)
+    model = problem.model
+    assert isinstance(model, AffineBernoulli)
+    crossing = jnp.clip(PayoffLines(*_parts(problem)).crossing(0, 1), model.lower[0], model.upper[0])
+    return learned(lessons(problem, tolerance), _mixture(problem, 0, 1, crossing))
+
+
+class Lessons(NamedTuple):
+    """What the two actions of a problem teach: all that sets, phase and margin follow from.
+
+    - `only[x][y]`: whether y alone is a best response, and that to all of Θ(δ_x). Where neither is, both are to some.
+    - `margin`, and whether it is `clear` of a tie.
+    - `refusal`: the status where there is no answer, else 0.
+    """
+
+    only: tuple[tuple[Bool[Array, ""], Bool[Array, ""]], tuple[Bool[Array, ""], Bool[Array, ""]]]
+    margin: Float[Array, ""]
+    clear: Bool[Array, ""]
+    refusal: UInt[Array, ""]
+
+
+def lessons(problem: Problem, tolerance: float) -> Lessons:
+    """What the actions teach, of two; the arguments are those of `solve_one_parameter`."""
+    environment, model = _parts(problem)
+    lines = PayoffLines(environment, model)
+    *valid, rest_valid = problem.valid_parts()
+    only, slacks, refusals = [], [], [verdict(valid=rest_valid)]
+    for x, (lower, upper, information) in enumerate(_lessons(problem)):
+        ends = [lines.advantage(0, 1, end) for end in (lower, upper)]
+        least, most = _lesser(*ends), _greater(*ends)  # by how much action 0 leads on Θ(δ_x)
+        only.append((least > tolerance, most < -tolerance))
+        slacks.append(_firmness(model, lines, information) * _lesser(jnp.abs(least), jnp.abs(most)))
+        refusals.append(verdict(refuted=refutes(environment, model, x), valid=valid[x]))
+    margin = _lesser(*slacks)
+    return Lessons((only[0], only[1]), margin, margin > tolerance, reduce(jnp.maximum, refusals))
+
+
+def learned(told: Lessons, mixture: Float[Array, "A"]) -> Solution:
+    """The solution that follows from what two actions teach, and from their one mixture that may be an equilibrium."""
+    taught = [bits([~other, ~one]) for one, other in told.only]  # what is a best response somewhere on Θ(δ_x)
+    exists = taught[0] & taught[1] == 0
+    return conclude(
+        rationalizable=taught[0] | taught[1],  # one round of elimination keeps all that is taught
+        pure=(taught[0] & 1) | (taught[1] & 2),
+        strict=bits([told.only[x][x] for x in (0, 1)]),
+        mixed=jnp.where(exists, mixture, jnp.nan)[None],
+        num_mixed=jnp.where(exists, 1, 0),
+        margin=told.margin,
+        status=jnp.maximum(told.refusal, jnp.where(told.clear, jnp.uint32(Status.SOLVED), jnp.uint32(Status.BOUNDARY))),
+    )
+
+
+def _solve_many(problem: Problem, tolerance: float) -> Solution:
+    """Of any number of actions, round by round of elimination."""
     actions = range(problem.num_actions)
     environment, model = _parts(problem)
     lines = PayoffLines(environment, model)
     teaches = _lessons(problem)
-    tie = tolerance * lines.scale
 
-    # lead[x][y]: how far x leads at best on Θ(δ_y); the whole map needs no more for two actions
+    # lead[x][y]: how far x leads at best on Θ(δ_y)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
     alone = [lines.worst_lead(x, *teaches[x][:2]) for x in actions]
     firmness = [_firmness(model, lines, teaches[x][2]) for x in actions]
     loosest = reduce(jnp.minimum, [jnp.asarray(f) for f in firmness])
-    slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) / lines.scale for x in actions]
+    slacks = [firmness[x] * jnp.minimum(jnp.abs(lead[x][x]), jnp.abs(alone[x])) for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
         reach = [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) for x in actions]
-        slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]) / lines.scale, jnp.inf) for x in actions)
-        return [ahead >= -tie for ahead in reach]
+        slacks.extend(jnp.where(members[x], loosest * jnp.abs(reach[x]), jnp.inf) for x in actions)
+        return [ahead >= -tolerance for ahead in reach]
 
-    # taught[y]: the actions that are a best response somewhere on Θ(δ_y); of two actions, one round keeps their union
-    taught = [bits([lead[x][y] >= -tie for x in actions]) for y in actions]
-    kept = taught[0] | taught[1] if problem.num_actions == 2 else bits(eliminate(justified, problem.num_actions)[-1])
-
+    kept = eliminate(justified, problem.num_actions)[-1]
     rows, exists = [], []
     for x, y in combinations(actions, 2):
         crossing = jnp.clip(lines.crossing(x, y), model.lower[0], model.upper[0])
-        if problem.num_actions == 2:  # each teaches one action alone, and not the same: else they share one
-            exists.append(taught[0] & taught[1] == 0)
-        else:
-            on_top = lines.lead(x, crossing, [z for z in actions if z not in (x, y)])
-            held = jnp.minimum(_apart(lines, teaches, x, y), on_top)
-            slacks.append(loosest * jnp.abs(held) / lines.scale)
-            exists.append(held > tie)
+        on_top = lines.lead(x, crossing, [z for z in actions if z not in (x, y)])
+        held = jnp.minimum(_apart(lines, teaches, x, y), on_top)
+        slacks.append(loosest * jnp.abs(held))
+        exists.append(held > tolerance)
         rows.append(jnp.where(exists[-1], _mixture(problem, x, y, crossing), jnp.nan))
 
-    mixed = jnp.stack(rows)
-    if len(rows) > 1:  # those that exist come first
-        mixed = mixed[jnp.argsort(~jnp.stack(exists))]
-    valid = problem.valid_parts()
-    verdicts = [
-        jnp.maximum(verdict(slacks[x], tolerance, refutes(environment, model, x)), verdict(valid=valid[x]))
-        for x in actions
-    ]
+    mixed = jnp.stack(rows)[jnp.argsort(~jnp.stack(exists))]  # those that exist come first
+    *valid, rest_valid = problem.valid_parts()
+    verdicts = [verdict(slacks[x], tolerance, refutes(environment, model, x), valid[x]) for x in actions]
     verdicts += [verdict(slack, tolerance) for slack in slacks[problem.num_actions :]]
-    verdicts += [verdict(valid=valid[-1])]
+    verdicts += [verdict(valid=rest_valid)]
     return conclude(
-        rationalizable=kept,
-        pure=reduce(jnp.bitwise_or, [taught[x] & jnp.uint32(1 << x) for x in actions]),
-        strict=bits([alone[x] > tie for x in actions]),
+        rationalizable=bits(kept),
+        pure=bits([lead[x][x] >= -tolerance for x in actions]),
+        strict=bits([alone[x] > tolerance for x in actions]),
         mixed=mixed,
         num_mixed=sum((jnp.where(e, 1, 0) for e in exists), start=jnp.int32(0)),
-        margin=reduce(lambda one, other: jnp.where(one < other, one, other), slacks),  # verdicts have seen any NaN
+        margin=reduce(_lesser, slacks),
         status=reduce(jnp.maximum, verdicts),
     )
+
+
+def _lesser(one: Float[Array, ""], other: Float[Array, ""]) -> Float[Array, ""]:
+    """The lesser of two numbers; statuses have seen whether one is NaN."""
+    return jnp.where(one < other, one, other)
+
+
+def _greater(one: Float[Array, ""], other: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.where(one > other, one, other)
 
 
 @eqx.filter_jit
@@ -94,10 +147,9 @@ def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]
     actions = range(problem.num_actions)
     lines, teaches = PayoffLines(*_parts(problem)), _lessons(problem)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
-    tie = tolerance * lines.scale
 
     def justified(members: list) -> list[Bool[Array, ""]]:
-        return [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) >= -tie for x in actions]
+        return [reduce(jnp.maximum, _leads(lines, lead[x], teaches, members, x)) >= -tolerance for x in actions]
 
     rounds = eliminate(justified, problem.num_actions)
     return jnp.stack([jnp.stack([jnp.asarray(member) for member in members]) for members in rounds])
@@ -111,12 +163,17 @@ def _parts(problem: Problem) -> tuple[Environment, AffineBernoulli]:
 
 def _lessons(problem: Problem) -> list[tuple]:
     """For each action x: the ends of Θ(δ_x) under the problem's exploration, and how firmly the data hold it."""
+    return [fit_interval(*_parts(problem), row) for row in _weights(problem)]
+
+
+def _weights(problem: Problem) -> list[list]:
+    """For each action the frequencies that the agent learns from when it plays that action alone."""
     n = problem.num_actions
     weights = [[1.0 if x == y else 0.0 for y in range(n)] for x in range(n)]
     if problem.explores():
         eps = jnp.asarray(problem.exploration)
         weights = [[(1 - eps) * w + eps / n for w in row] for row in weights]
-    return [fit_interval(*_parts(problem), row) for row in weights]
+    return weights
 
 
 def _firmness(model: AffineBernoulli, lines: PayoffLines, information: Float[Array, ""]) -> Float[Array, ""] | float:
@@ -125,7 +182,7 @@ def _firmness(model: AffineBernoulli, lines: PayoffLines, information: Float[Arr
     if model.one_event:
         return 1.0
     steepest = reduce(jnp.maximum, [jnp.abs(a - b) for a, b in combinations(lines.rise, 2)])
-    ratio = 4 * lines.scale * information / jnp.where(steepest > 0, steepest, 1)
+    ratio = 4 * information / jnp.where(steepest > 0, steepest, 1)
     return jnp.where(steepest > 0, jnp.minimum(ratio, 1), 1)
 
 
@@ -144,7 +201,7 @@ def _leads(lines: PayoffLines, lead: list, teaches: list, members: list, x: int)
 
 
 def _apart(lines: PayoffLines, teaches: list, x: int, y: int) -> Float[Array, ""]:
-    """How far, at least, what x and y teach lies on different sides of their crossing, in payoff units."""
+    """How far, at least, what x and y teach lies on different sides of their crossing, as a share of max|π|."""
     ahead_x, ahead_y = ([lines.advantage(x, y, end) for end in teaches[z][:2]] for z in (x, y))
     ways = [[*ahead_x, *(-a for a in ahead_y)], [*(-a for a in ahead_x), *ahead_y]]
     return reduce(jnp.maximum, [reduce(jnp.minimum, way) for way in ways])

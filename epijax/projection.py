@@ -130,10 +130,11 @@ def fit_interval(
     information = total(b * b for b in beta)
     informed = information > 0
     information = jnp.where(informed, information, 1)
-    moment = total(b * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
     firmness = jnp.where(informed, information / jnp.where(informed, total(jnp.abs(b) for b in beta), 1), 1)
     if len(played) == 1 or model.one_event:
-        fit = jnp.clip(moment / information, lower, upper)
+        # each share of the average is the same for all truths
+        fit = total(b / information * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
+        fit = jnp.where(fit < lower, lower, jnp.where(fit > upper, upper, fit))
     else:
 
         def slope(theta: Float[Array, ""]) -> Float[Array, ""]:

@@ -23,7 +23,7 @@ def utilities(
 
 
 class PayoffLines:
-    """Expected payoffs affine in θ, U(x, θ) = level[x] + rise[x]·θ, one line an action, in payoff units.
+    """Expected payoffs affine in θ, U(x, θ) = level[x] + rise[x]·θ, one line an action, as shares of max|π|.
 
     Kept as one scalar an action, not as an array over actions: under `vmap` every operation is then elementwise over
     cells and the whole solver fuses into one kernel.
@@ -32,11 +32,12 @@ class PayoffLines:
     def __init__(self, environment: Environment, model: AffineBernoulli):
         payoffs = environment.payoffs
         self.num_actions = environment.num_actions
-        gain = [payoffs[x, 1] - payoffs[x, 0] for x in range(self.num_actions)]
-        self.level = [payoffs[x, 0] + gain[x] * model.intercept[x] for x in range(self.num_actions)]
-        self.rise = [gain[x] * model.slope[x, 0] for x in range(self.num_actions)]
-        largest = reduce(jnp.maximum, [jnp.abs(payoffs[x, y]) for x in range(self.num_actions) for y in (0, 1)])
-        self.scale = jnp.where(largest > 0, largest, 1)
+        actions = range(self.num_actions)
+        largest = reduce(jnp.maximum, [jnp.abs(payoffs[x, y]) for x in actions for y in (0, 1)])
+        scale = jnp.where(largest > 0, largest, 1)
+        gain = [payoffs[x, 1] - payoffs[x, 0] for x in actions]
+        self.level = [(payoffs[x, 0] + gain[x] * model.intercept[x]) / scale for x in actions]
+        self.rise = [gain[x] * model.slope[x, 0] / scale for x in actions]
 
     def advantage(self, x: int, other: int, theta: Float[Array, ""]) -> Float[Array, ""]:
         """U(x, θ) − U(other, θ)."""

@@ -56,7 +56,7 @@ def _of_lines(problem: Problem, bad: int) -> Float[Array, ""]:
         weights = list(problem.explored(jnp.array(played))) if problem.explores() else played
         low, high, _ = fit_interval(environment, model, weights)
         leads.append(lines.best_lead(bad, low, high))
-    return -jnp.maximum(*leads) / lines.scale
+    return -jnp.maximum(*leads)
 
 
 def _of_tables(tables: FiniteProblem, bad: int) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ from epijax.environment import is_concrete
 from epijax.exact import Number, solve_exactly
 from epijax.many_actions import solve_many_actions
 from epijax.many_continuous import solve_many_continuous
-from epijax.one_parameter import solve_one_parameter
+from epijax.one_parameter import Lessons, lessons, solve_one_parameter
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import NUMERICAL, Solution, Status, bits, conclude, tolerance_of
 from epijax.subjective import Finite, is_one_parameter
@@ -58,6 +58,13 @@ def _solve(problem: Problem | FiniteProblem, tolerance: float | None) -> Solutio
     valid = problem.is_valid()
     path = solve_two_action if tables.num_actions == 2 else solve_many_actions
     return path(tables, _tolerance(tolerance, tables.utility), valid)
+
+
+def lessons_of(problem: Problem | FiniteProblem) -> Lessons | None:
+    """What decides the sets and the phase of a problem with a closed form for two actions; `None` of all others."""
+    if not isinstance(problem, Problem) or isinstance(problem.model, Finite) or problem.num_actions != 2:
+        return None
+    return lessons(problem, tolerance_of(problem.model.lower.dtype)) if is_one_parameter(problem.model) else None
 
 
 def _rational(problem: Problem | FiniteProblem) -> FiniteProblem:

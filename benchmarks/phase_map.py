@@ -34,9 +34,10 @@ from epijax.judging import reference_answer
 from epijax.models import MODELS, X26
 from epijax.phases import PHASES
 from epijax.solution import TOLERANCE
-from epijax.sweeps.engine import VARIABLES, Engine
+from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import make_grid
 from epijax.sweeps.job import TILE_CELLS, TILE_SIDE
+from epijax.sweeps.layout import VARIABLES
 
 UNSAFE = (True, False)
 HIGH = np.uint32(0xFFFFFF00)  # the bits of a word that hold the margin; the other 8 are the code
@@ -382,12 +383,12 @@ def solve_all(engine):
 
 def collect_all(engine):
     """Every tile down to the variables of the dataset, undecided cells of float32 solved again in float64."""
-    return [engine.collect(tile, engine.launch(tile)) for tile in engine.grid.tiles()]
+    return [(block, record) for _, block, record in engine.answers(engine.grid.tiles())]
 
 
 def rival_all(rival, engine, buffer):
     """Every tile by a rival, into a buffer that is there or into a fresh one a tile."""
-    word = engine.shapes[0].dtype
+    word = engine.shapes[0][0].dtype
     for tile in engine.grid.tiles():
         part = engine.grid.region(tile)
         a, b = (v[p].astype(engine.dtype) for v, p in zip(engine.grid.axes.values(), part, strict=True))
@@ -414,7 +415,7 @@ def compare(model, size, dtype, kept, repeats, sample):
     rivals = rivals_of(model, dtype)
     tile = next(engine.grid.tiles())
     part = engine.grid.region(tile)
-    buffer = np.empty(engine.grid.tile, engine.shapes[0].dtype)
+    buffer = np.empty(engine.grid.tile, engine.shapes[0][0].dtype)
     start = time.perf_counter()
     words = np.asarray(engine.launch(tile)[0])[: part[0].stop, : part[1].stop]
     a, b = (v[p].astype(dtype) for v, p in zip(engine.grid.axes.values(), part, strict=True))
@@ -441,7 +442,7 @@ def compare(model, size, dtype, kept, repeats, sample):
     start = time.perf_counter()
     answers = [reference_answer(problem) for problem in problems]
     reference_rate = sample / (time.perf_counter() - start)
-    block, _ = engine.collect(tile, engine.launch(tile))
+    _, block, _ = next(engine.answers([tile]))
     agreement["reference"] = sum(
         answer.phase != PHASES[int(block["phase"][i, j])]
         and "boundary" not in (answer.phase, PHASES[int(block["phase"][i, j])])

@@ -29,7 +29,7 @@ from phase_map import engine_of, rivals_of, solve_all
 import epijax as ej
 from epijax.models import MODELS
 from epijax.sweeps import store as on_disk
-from epijax.sweeps.engine import VARIABLES, Layout
+from epijax.sweeps.layout import VARIABLES, Layout
 
 KEPT = {"all variables": VARIABLES, "phase alone": ("phase",)}
 ROWS = 512  # of a NumPy process's chunk
@@ -58,8 +58,9 @@ def numpy_band(model, size, names, store, start):
     rows, columns = (np.linspace(*span, size, dtype=np.float32) for span in MODELS[model].axes.values())
     words = np.empty((min(ROWS, size - start), size), np.uint32)
     rivals_of(model, "float32")["NumPy axis"](rows[start : start + ROWS], columns, words)
-    block = Layout(2, 1, names).unpack((words,)) if "margin" in names else None
-    block = block or Layout(2, 1, names).unpack(((words & 255).astype(np.uint8),))
+    layout = Layout(2, 1, names)
+    block = layout.blank(words.shape)
+    layout.unpack((words if "margin" in names else (words & 255).astype(np.uint8),), block)
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, values in block.items():
             zarr.open_array(str(store / name), mode="r+")[start : start + ROWS] = values
@@ -81,7 +82,7 @@ def compare(model, size, label, repeats, folder, pool):
     source = folder / "first.zarr"
     engine = engine_of(model, size, "float32", kept)
     sweep_all(model, size, kept, source)
-    blocks = {tile: engine.collect(tile, engine.launch(tile))[0] for tile in engine.grid.tiles()}
+    blocks = {tile: block for tile, block, _ in engine.answers(engine.grid.tiles())}
     jobs = {
         "end to end": lambda: sweep_all(model, size, kept, folder / "again.zarr"),
         "kernel": lambda: solve_all(engine),

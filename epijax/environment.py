@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -131,7 +132,7 @@ def rounding(table: Float[Array, "... Y"]) -> float:
 
 def is_concrete(*xs: Numbers) -> bool:
     """Whether the values are known now, on the host; inside `jit`, `vmap` or `grad` they are not."""
-    return not any(isinstance(x, Tracer) for x in xs)
+    return not any(isinstance(x, Tracer) for x in jax.tree.leaves(xs))
 
 
 def check_std(name: str, std: Float[Array, ""]) -> None:

@@ -127,14 +127,16 @@ def fit_interval(
     def total(terms: Iterable) -> Float[Array, ""]:
         return reduce(jnp.add, [w * term for w, term in zip(weights, terms, strict=True)])
 
+    informative = {model.informative[x] for x in played}
     information = total(b * b for b in beta)
-    informed = information > 0
+    informed = informative == {True} or (informative != {False} and information > 0)
     information = jnp.where(informed, information, 1)
     firmness = jnp.where(informed, information / jnp.where(informed, total(jnp.abs(b) for b in beta), 1), 1)
     if len(played) == 1 or model.one_event:
         # each share of the average is the same for all truths
         fit = total(b / information * (q - a) for a, b, q in zip(alpha, beta, truth, strict=True))
-        fit = jnp.where(fit < lower, lower, jnp.where(fit > upper, upper, fit))
+        fit = jnp.where(fit < lower, lower, fit)
+        fit = jnp.where(fit > upper, upper, fit)
     else:
 
         def slope(theta: Float[Array, ""]) -> Float[Array, ""]:
@@ -146,6 +148,8 @@ def fit_interval(
             )
 
         fit = _bisect(slope, lower, upper)
+    if isinstance(informed, bool):
+        return (fit, fit, firmness) if informed else (lower, upper, firmness)
     return jnp.where(informed, fit, lower), jnp.where(informed, fit, upper), firmness
 
 
@@ -163,7 +167,9 @@ def refutes(environment: Environment, model: AffineBernoulli, x: int) -> Bool[Ar
 
     A link that is not constant excludes nothing inside its box, so the middle of the box speaks for all of it.
     """
-    predicted = model.intercept[x] + model.slope[x, 0] * (model.lower[0] + model.upper[0]) / 2
+    predicted = model.intercept[x]
+    if model.informative[x] is not False:
+        predicted += model.slope[x, 0] * (model.lower[0] + model.upper[0]) / 2
     excluded = bits([predicted >= 1, predicted <= 0])
     return excluded & bits([environment.outcome_probs[x, y] > 0 for y in (0, 1)]) != 0
 

@@ -44,11 +44,15 @@ class AffineBernoulli(eqx.Module):
     upper: Float[Array, "D"]
     # Whether every informative action reports one and the same event or its complement; known when the links are.
     one_event: bool = eqx.field(static=True)
+    # For each action whether it is informative of the one parameter, where the slope is known.
+    informative: tuple[bool | None, ...] = eqx.field(static=True)
 
     def __init__(self, intercept: Numbers, slope: Numbers, lower: Numbers, upper: Numbers):
         self.one_event = _reports_one_event(intercept, slope)
         self.intercept = as_float(intercept)
+        known = (np.ravel(slope) != 0).tolist() if is_concrete(slope) else None
         slope = as_float(slope)
+        self.informative = tuple(known or [None] * slope.size)
         self.slope = slope[:, None] if slope.ndim == 1 else slope
         if self.slope.ndim != 2 or self.intercept.shape != self.slope.shape[:1]:
             raise ValueError(

@@ -214,6 +214,13 @@ def test_the_unit_of_the_parameter_does_not_matter(unit):
     np.testing.assert_allclose(other.mixed, usual.mixed, rtol=1e-6)
 
 
+def test_links_may_be_lists_of_traced_numbers():
+    def margin(level, slope):
+        return ej.solve(make([0.3, 0.6], [[0, 1], [0.2, 1.1]], [level, 1.0], (slope, -slope), 0.0, 1.0)).margin
+
+    np.testing.assert_allclose(jax.jit(margin)(0.1, 0.8), margin(0.1, 0.8), rtol=1e-12)
+
+
 @pytest.mark.parametrize("num_actions", [2, 3])
 def test_no_exploration_is_the_same_whether_known_before_tracing_or_not(num_actions):
     known = random_links(2, 200, num_actions, explores=False)

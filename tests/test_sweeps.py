@@ -19,8 +19,9 @@ import epijax as ej
 from epijax.judging import judge
 from epijax.sweeps import VARIABLES, job, phase_counts
 from epijax.sweeps import store as on_disk
-from epijax.sweeps.engine import Engine, Layout
+from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import make_grid
+from epijax.sweeps.layout import Layout
 
 UNIT = np.linspace(0, 1, 65)  # holds 1/2: ties
 ODD = {"p_agree": np.linspace(0, 1, 50), "p_honest": np.linspace(0, 1, 37)}
@@ -81,8 +82,7 @@ def test_every_cell_is_that_of_solve_whatever_the_tiles_and_devices(dtype, num_d
     assert grid.tile == (1, 7, 8)
     engine = Engine(ej.models.sycophancy, {}, grid, dtype, (True, False), jax.devices()[:num_devices])
     found = {name: np.full(grid.shape, 99, kind) for name, kind in engine.layout.variables().items()}
-    for tile in grid.tiles():
-        block, _ = engine.collect(tile, engine.launch(tile))
+    for tile, block, _ in engine.answers(grid.tiles()):
         for name, values in block.items():
             found[name][grid.region(tile)] = values
     expected = {

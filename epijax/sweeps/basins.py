@@ -1,7 +1,7 @@
 """Sweeps of learners: in each cell the share of them whose behaviour tends to unsafe play; priors are axes, too."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -27,8 +27,9 @@ from epijax.priors import NUM, PRIORS, check_prior, parameters_of, weights
 from epijax.problem import FiniteProblem, Problem
 from epijax.solution import Status
 from epijax.subjective import Finite
-from epijax.sweeps.engine import Block, Engine, Record
+from epijax.sweeps.engine import Engine, Record
 from epijax.sweeps.grid import Grid, Tile
+from epijax.sweeps.layout import Block
 
 BASIN_VARIABLES = ("phase", "unsafe_share", "unsafe_low", "unsafe_high", "settled_share", "refuted_share")
 _MOST_ROUNDS = 1 << 24  # to which counts are exact in either dtype
@@ -170,19 +171,28 @@ class Basins:
         )
         self._count = jax.jit(many, compiler_options=wide_vectors(self.devices[0]))
 
-    def launch(self, tile: Tile) -> tuple:
-        """Starts a tile on the devices and returns at once."""
+    def answers(self, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Block, Record]]:
+        """Tile after tile, each with how many of its phases were solved again in float64 (`rechecked`)."""
+        for tile in tiles:
+            counts = self._launch(tile)
+            for _, block, record in self._phases.answers([tile]):
+                yield tile, self._told(block, np.asarray(counts)), record
+
+    def recycle(self, block: Block) -> None:
+        """Takes nothing back: a block is small beside the work that it took."""
+
+    def _launch(self, tile: Tile) -> jax.Array:
+        """Starts the learners of a tile on the devices and returns at once."""
         points = self._points(tile)
         size = -(-prod(self.grid.tile) // len(self.devices)) * len(self.devices)
         padded = np.pad(points, ((0, size - len(points)), (0, 0)), mode="edge")
         with jax.enable_x64(self._dtype == "float64"):
-            return self._phases.launch(tile), self._count(jnp.asarray(padded, self._dtype))
+            return self._count(jnp.asarray(padded, self._dtype))
 
-    def collect(self, tile: Tile, words: tuple) -> tuple[Block, Record]:
-        """The answers of a launched tile, and how many of its phases were solved again in float64."""
-        block, record = self._phases.collect(tile, words[0])
+    def _told(self, block: Block, counts: np.ndarray) -> Block:
+        """The variables of a tile, from its phases and what was counted in its cells."""
         phase, learners = block["phase"], self._learning.learners
-        unsafe, settled, refuted = np.asarray(words[1])[: phase.size].T
+        unsafe, settled, refuted = counts[: phase.size].T
         counted = learners - refuted
         low, high = interval(unsafe, counted, self._learning.level)
         with np.errstate(invalid="ignore"):
@@ -193,10 +203,7 @@ class Basins:
             name: np.where(invalid, np.nan, values.reshape(phase.shape)).astype(np.float32)
             for name, values in found.items()
         }
-        return {name: phase if name == "phase" else told[name] for name in self.layout.names}, record
-
-    def recycle(self, block: Block) -> None:
-        """Takes nothing back: a block is small beside the work that it took."""
+        return {name: phase if name == "phase" else told[name] for name in self.layout.names}
 
     def _points(self, tile: Tile) -> np.ndarray:
         """The parameters of all cells of the tile, `[cells, parameters]`, in the order of the columns."""

@@ -77,8 +77,8 @@ def solve_tile(work: bytes, tile: Tile) -> None:
         run, engine = _opened(work)
         if run.mark(tile) is None:
             start = time.perf_counter()
-            block, record = engine.collect(tile, engine.launch(tile))
-            run.write(tile, block, record | {"seconds": round(time.perf_counter() - start, 6)})
+            for _, block, record in engine.answers([tile]):
+                run.write(tile, block, record | {"seconds": round(time.perf_counter() - start, 6)})
 
 
 @lru_cache(maxsize=1)

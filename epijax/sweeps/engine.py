@@ -1,14 +1,13 @@
 """Cells to answers on whatever devices there are: vmap within a block, shard_map over devices (all device knowledge).
 
-A kernel ends in one word a cell wherever its answer fits: several outputs of one fused loop would make XLA
-compute everything once for each.
+A kernel ends in one word a cell wherever its answer fits: several outputs of one fused loop would make XLA compute
+everything once for each. It starts from what each axis decides by itself, computed once for its values.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -18,124 +17,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from epijax.cells import wide_vectors
-from epijax.one_parameter import Lessons, learned
-from epijax.phases import NO_PHASE, NOT_COMPUTED, code_of, phase_index
 from epijax.problem import FiniteProblem, Problem
-from epijax.solution import Solution, Status
 from epijax.solver import lessons_of, solve
-from epijax.sweeps.entrywise import entrywise
 from epijax.sweeps.grid import Grid, Tile
+from epijax.sweeps.layout import VARIABLES, Block, Layout
+from epijax.sweeps.separation import separated
 
-Block = dict[str, np.ndarray]  # variable -> values of one tile
 Record = dict[str, int]  # what there is to say of how a tile was answered
-VARIABLES = ("phase", "rationalizable", "pure", "num_mixed", "margin")
 _RECHECKED_AT_ONCE = 4096
 _BLOCK_CELLS = 1 << 16  # taken at a time by one CPU core, so that they stay in its cache
 _ROWS_A_DEVICE = 64
 _UNPACKED_CELLS = 1 << 18
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the answer of a cell is packed: 3 bits of phase, a bit for each action twice, the count of mixed equilibria.
-
-    Where all that takes at most 8 bits, as it does for two actions, it replaces the lowest bits of the float32 margin,
-    which keeps 15 bits of its own; otherwise code and margin are two words. Without the margin the code is alone, in as
-    few bytes as it needs.
-    """
-
-    num_actions: int
-    max_mixed: int
-    names: tuple[str, ...]  # of the variables kept
-
-    @property
-    def num_bits(self) -> int:
-        return 3 + 2 * self.num_actions + self.max_mixed.bit_length()
-
-    @property
-    def code_dtype(self) -> np.dtype:
-        return np.min_scalar_type((1 << self.num_bits) - 1)
-
-    @property
-    def margin_kept(self) -> bool:
-        return "margin" in self.names
-
-    @property
-    def one_word(self) -> bool:
-        return self.margin_kept and self.num_bits <= 8
-
-    def keeping(self, names: tuple[str, ...]) -> "Layout":
-        """The same answer, with these variables kept."""
-        return replace(self, names=names)
-
-    def variables(self) -> dict[str, np.dtype]:
-        """The variables of a dataset and their dtypes."""
-        sets, counts = np.min_scalar_type((1 << self.num_actions) - 1), np.min_scalar_type(self.max_mixed)
-        kinds = (np.dtype(np.uint8), sets, sets, counts, np.dtype(np.float32))
-        return {name: kind for name, kind in zip(VARIABLES, kinds, strict=True) if name in self.names}
-
-    def pack(self, solution: Solution, unsafe: tuple[bool, ...]) -> tuple[jax.Array, ...]:
-        """The words of a solution."""
-        return self._words(self.code(solution, unsafe), solution.margin)
-
-    def code(self, solution: Solution, unsafe: tuple[bool, ...]) -> jax.Array:
-        """All variables of a solution but its margin."""
-        code = phase_index(solution, unsafe)
-        code |= solution.rationalizable_bits << 3
-        code |= solution.pure_bits << (3 + self.num_actions)
-        return code | solution.num_mixed.astype(jnp.uint32) << (3 + 2 * self.num_actions)
-
-    def look_up(self, told: Lessons, unsafe: tuple[bool, ...]) -> tuple[jax.Array, ...]:
-        """The words of the solution that follows from what two actions teach: there are but nine, all coded beforehand.
-
-        A third of the arithmetic of a map, since what is looked up for one axis alone is looked up once for it.
-        """
-
-        def among(only: tuple, codes: list) -> jax.Array:
-            return jnp.where(only[0], codes[0], jnp.where(only[1], codes[1], codes[2]))
-
-        first, second = told.only
-        code = among(first, [among(second, [jnp.uint32(code) for code in row]) for row in _two_action_codes(unsafe)])
-        code = jnp.where(told.clear, code, (code & ~jnp.uint32(7)) | (4 + Status.BOUNDARY))
-        answered = told.refusal == 0
-        code = jnp.where(answered, code, 4 + told.refusal)
-        return self._words(code, jnp.where(answered, told.margin, jnp.nan))
-
-    def _words(self, code: jax.Array, margin: jax.Array) -> tuple[jax.Array, ...]:
-        if not self.margin_kept:
-            return (code.astype(self.code_dtype),)
-        margin = jax.lax.bitcast_convert_type(margin.astype(jnp.float32), jnp.uint32)
-        return ((margin & jnp.uint32(0xFFFFFF00)) | code,) if self.one_word else (code, margin)
-
-    def unpack(self, words: tuple[np.ndarray, ...], block: Block | None = None) -> Block:
-        """The variables in such words, written into `block` where one is given."""
-        block = block or {name: np.empty(words[0].shape, kind) for name, kind in self.variables().items()}
-        code, n = words[0].astype(self.code_dtype, copy=False), self.num_actions
-        first = {"phase": 0, "rationalizable": 3, "pure": 3 + n, "num_mixed": 3 + 2 * n}
-        width = {"phase": 3, "rationalizable": n, "pure": n, "num_mixed": self.max_mixed.bit_length()}
-        for name in (name for name in self.names if name != "margin"):
-            shifted = code >> first[name] if first[name] else code
-            np.bitwise_and(shifted, self.code_dtype.type((1 << width[name]) - 1), out=block[name], casting="unsafe")
-        none = _where(block["phase"] >= NO_PHASE)
-        block["phase"][none] = code_of(block["phase"][none])
-        if self.margin_kept:
-            kept = np.uint32(0xFFFFFF00 if self.one_word else 0xFFFFFFFF)
-            np.bitwise_and(words[-1], kept, out=block["margin"].view(np.uint32))
-        return block
-
-
-@lru_cache
-def _two_action_codes(unsafe: tuple[bool, ...]) -> list[list[int]]:
-    """The code of each solution that two actions can teach: `Lessons.only` of either is its first, its second or
-    neither."""
-    outcomes = np.array([[True, False], [False, True], [False, False]])
-
-    def code(first: jax.Array, second: jax.Array) -> jax.Array:
-        told = Lessons(((first[0], first[1]), (second[0], second[1])), jnp.ones(()), jnp.array(True), jnp.uint32(0))
-        return Layout(2, 1, VARIABLES).code(learned(told, jnp.ones(2)), unsafe)
-
-    with jax.ensure_compile_time_eval():
-        return np.asarray(jax.jit(jax.vmap(jax.vmap(code, (None, 0)), (0, None)))(outcomes, outcomes)).tolist()
 
 
 class Engine:
@@ -188,14 +80,96 @@ class Engine:
         others = prod(grid.tile) // grid.tile[self._split]
         share = -(-grid.tile[self._split] // len(self.devices))
         on_cpu = self.devices[0].platform == "cpu"
-        self._rows = min(share, max(1, _BLOCK_CELLS // others)) if on_cpu else share
-        self._padded = -(-share // self._rows) * self._rows * len(self.devices)
-        self._placed: dict[tuple[int, int], jax.Array] = {}
+        self._rows = min(share, max(1, _BLOCK_CELLS // others)) if on_cpu else share  # of a block
+        self._share = -(-share // self._rows) * self._rows  # of a device, whole blocks
+        self._decided: dict[tuple[int, int], list[jax.Array]] = {}
         self._blocks: list[Block] = []
-        self._spare: list[tuple[jax.Array, ...]] = []  # words that were read: the kernel writes the next ones over them
+        self._spare: list[list[jax.Array]] = []  # words that were read: the kernel writes the next ones over them
 
         with jax.enable_x64(dtype == "float64"):
-            self.program, self.shapes = self._program()
+            self._trace()
+
+    def answers(self, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Block, Record]]:
+        """Tile after tile, each with how many of its cells were solved again in float64 (`rechecked`).
+
+        The devices solve a tile while the one before is read, and while the caller does something with it.
+        """
+        flying: tuple[Tile, list[jax.Array]] | None = None
+        for tile in tiles:
+            landed, flying = flying, (tile, self.launch(tile))
+            if landed is not None:
+                yield landed[0], *self._collect(*landed)
+        if flying is not None:
+            yield flying[0], *self._collect(*flying)
+
+    def recycle(self, block: Block) -> None:
+        """Gives back a block that nobody needs any more: memory that is there is quicker to fill than new one."""
+        self._blocks.append({name: values.base for name, values in block.items() if values.base is not None})
+
+    def of(self, grid: Grid) -> "Engine":
+        """The same programs for other values, of as many dimensions in tiles of the same size."""
+        _ = self._solve, self._decide  # compiled once for all
+        engine = copy(self)
+        engine.grid, engine._decided = grid, {}
+        return engine
+
+    def launch(self, tile: Tile) -> list[jax.Array]:
+        """Starts a tile on the devices and returns at once."""
+        with jax.enable_x64(self.dtype == "float64"):
+            words = self._spare.pop() if self._spare else self._blank_words()
+            return self._solve(words, [self._decided_in(axis, index) for axis, index in enumerate(tile)])
+
+    def reuse(self, words: list[jax.Array]) -> None:
+        """Gives back the words of a launched tile that nobody needs any more."""
+        self._spare.append(words)
+
+    def memory(self) -> Any:
+        """XLA's account of the kernel's memory, in bytes; `temp_size_in_bytes` among others."""
+        return self._solve.memory_analysis()
+
+    def _trace(self) -> None:
+        """Makes the jitted programs: of each axis, from its values to what they decide by themselves; and the kernel of
+        a tile, from words to write over and all that to words."""
+        split, rows, num_axes = self._split, self._rows, len(self.grid.axes)
+        order = [split, *(i for i in range(num_axes) if i != split)]
+        sides = [self._share * len(self.devices) if i == split else side for i, side in enumerate(self.grid.tile)]
+        mesh = Mesh(np.array(self.devices), ("cells",))
+        specs = [PartitionSpec("cells") if i == split else PartitionSpec() for i in range(num_axes)]
+
+        points = [jax.ShapeDtypeStruct(values.shape[1:], self.dtype) for values in self.grid.axes.values()]
+        traced = jax.make_jaxpr(self._cell)(*points)
+        alone, joined = separated(traced)
+        self._axes, decided = [], []
+        for i, (side, point) in enumerate(zip(sides, points, strict=True)):
+            sharding = NamedSharding(mesh, specs[i])
+            values = jax.ShapeDtypeStruct((side, *point.shape), self.dtype, sharding=sharding)
+            self._axes.append((jax.jit(jax.vmap(alone[i]), out_shardings=sharding), values))
+            found = jax.eval_shape(*self._axes[i])
+            decided.append([jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=sharding) for each in found])
+
+        def block(*lists: list[jax.Array]) -> list[jax.Array]:
+            solve_cells = joined
+            for i in reversed(order):  # one vmap an axis: what depends on some axes only is computed once for these
+                solve_cells = jax.vmap(solve_cells, in_axes=[0 if j == i else None for j in range(num_axes)])
+            return solve_cells(*lists)
+
+        def shard(words: list[jax.Array], decided: list[list[jax.Array]]) -> list[jax.Array]:
+            def solve_rows(i: jax.Array, words: list[jax.Array]) -> list[jax.Array]:
+                some = [jax.lax.dynamic_slice_in_dim(each, i * rows, rows) for each in decided[split]]
+                answers = block(*(some if j == split else each for j, each in enumerate(decided)))
+                return [
+                    jax.lax.dynamic_update_slice_in_dim(word, answer, i * rows, 0)
+                    for word, answer in zip(words, answers, strict=True)
+                ]
+
+            return jax.lax.fori_loop(0, self._share // rows, solve_rows, words)
+
+        shared = PartitionSpec("cells")
+        mapped = jax.shard_map(shard, mesh=mesh, in_specs=(shared, specs), out_specs=shared, check_vma=False)
+        self.program = jax.jit(mapped, donate_argnums=0, compiler_options=wide_vectors(self.devices[0]))
+        kinds: Any = traced.out_avals
+        shape, sharding = [sides[i] for i in order], NamedSharding(mesh, shared)
+        self.shapes = [jax.ShapeDtypeStruct(shape, kind.dtype, sharding=sharding) for kind in kinds], decided
 
     @cached_property
     def _solve(self) -> Any:
@@ -203,105 +177,53 @@ class Engine:
             return self._compiled(self.program, *self.shapes)
 
     @cached_property
+    def _decide(self) -> list[Any]:
+        with jax.enable_x64(self.dtype == "float64"):
+            return [self._compiled(program, values) for program, values in self._axes]
+
+    @cached_property
     def _recheck(self) -> Any:
         points = [(self._rechecked_at_once, *values.shape[1:]) for values in self.grid.axes.values()]
         return self._compiled(jax.jit(jax.vmap(self._cell)), *(jax.ShapeDtypeStruct(p, "float64") for p in points))
 
-    def _compiled(self, program: Any, *shapes: jax.ShapeDtypeStruct) -> Any:
+    def _compiled(self, program: Any, *shapes: Any) -> Any:
         start = time.perf_counter()
         compiled = program.lower(*shapes).compile()
         self.compile_seconds += time.perf_counter() - start
         return compiled
 
-    def of(self, grid: Grid) -> "Engine":
-        """The same program for other values, of as many dimensions in tiles of the same size."""
-        engine = copy(self)
-        engine.grid, engine._placed = grid, {}
-        return engine
+    def _decided_in(self, axis: int, index: int) -> list[jax.Array]:
+        """What the values of an axis decide in its index-th tile, computed once; the last one fills what hangs over."""
+        if (axis, index) not in self._decided:
+            shape, side = self._axes[axis][1], self.grid.tile[axis]
+            values = list(self.grid.axes.values())[axis][index * side : (index + 1) * side]
+            padded = _repeated(values, shape.shape[0]).astype(self.dtype)
+            self._decided[axis, index] = self._decide[axis](jax.device_put(padded, shape.sharding))
+        return self._decided[axis, index]
 
-    def memory(self) -> Any:
-        """XLA's account of the kernel's memory, in bytes; `temp_size_in_bytes` among others."""
-        return self._solve.memory_analysis()
+    def _blank_words(self) -> list[jax.Array]:
+        return [jnp.zeros(s.shape, s.dtype, device=s.sharding) for s in self.shapes[0]]
 
-    def launch(self, tile: Tile) -> tuple[jax.Array, ...]:
-        """Starts a tile on the devices and returns at once."""
-        with jax.enable_x64(self.dtype == "float64"):
-            words = self._spare.pop() if self._spare else self._blank()
-            return self._solve(*words, *(self._values(axis, index) for axis, index in enumerate(tile)))
-
-    def reuse(self, words: tuple[jax.Array, ...]) -> None:
-        """Gives back the words of a launched tile that nobody needs any more."""
-        self._spare.append(words)
-
-    def recycle(self, block: Block) -> None:
-        """Gives back a block that nobody needs any more: memory that is there is quicker to fill than new one."""
-        self._blocks.append({name: values.base for name, values in block.items() if values.base is not None})
-
-    def collect(self, tile: Tile, words: tuple[jax.Array, ...]) -> tuple[Block, Record]:
-        """The answers of a launched tile, and how many of its cells were solved again in float64 (`rechecked`)."""
+    def _collect(self, tile: Tile, words: list[jax.Array]) -> tuple[Block, Record]:
+        """The answers of a launched tile; those that float32 left undecided are solved again in float64."""
         region = self.grid.region(tile)
-        block, where = self._read(words, [part.stop - part.start for part in region])
+        block, index = self._read(words, [part.stop - part.start for part in region])
         self.reuse(words)
-        if self.dtype == "float64" or not where[0].size:
+        if self.dtype == "float64" or not index[0].size:
             return block, {"rechecked": 0}
-        values = [axis[part][index] for axis, part, index in zip(self.grid.axes.values(), region, where, strict=True)]
-        for name, again in self.layout.unpack(self._in_float64(values)).items():
-            block[name][where] = again
-        return block, {"rechecked": len(where[0])}
+        values = [axis[part][i] for axis, part, i in zip(self.grid.axes.values(), region, index, strict=True)]
+        again = self.layout.blank(index[0].shape)
+        self.layout.unpack(self._in_float64(values), again)
+        for name, values in again.items():
+            block[name][index] = values
+        return block, {"rechecked": len(index[0])}
 
-    def _program(self) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-        """The jitted kernel of a tile, and the shapes of its arguments: one vector of values an axis."""
-        split, rows = self._split, self._rows
-        order = [split, *(i for i in range(len(self.grid.axes)) if i != split)]
-        mesh = Mesh(np.array(self.devices), ("cells",))
-        shared, whole = PartitionSpec("cells"), PartitionSpec()
-
-        points = [values.shape[1:] for values in self.grid.axes.values()]
-        traced = jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct(point, self.dtype) for point in points))
-        kinds: Any = traced.out_avals
-
-        def block(*axes: jax.Array) -> list[jax.Array]:
-            solve_cells = entrywise(traced)
-            for i in reversed(order):  # one vmap an axis: what depends on some axes only is computed once for these
-                solve_cells = jax.vmap(solve_cells, in_axes=[0 if j == i else None for j in range(len(axes))])
-            return solve_cells(*axes)
-
-        def shard(*arguments: jax.Array) -> tuple[jax.Array, ...]:
-            words, axes = arguments[: len(kinds)], arguments[len(kinds) :]
-
-            def solve_rows(i: jax.Array, words: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-                some = jax.lax.dynamic_slice_in_dim(axes[split], i * rows, rows)
-                answers = block(*(some if j == split else axis for j, axis in enumerate(axes)))
-                return tuple(
-                    jax.lax.dynamic_update_slice_in_dim(word, answer, i * rows, 0)
-                    for word, answer in zip(words, answers, strict=True)
-                )
-
-            return jax.lax.fori_loop(0, len(axes[split]) // rows, solve_rows, words)
-
-        sides = [self._padded if i == split else side for i, side in enumerate(self.grid.tile)]
-        specs = tuple(shared if i == split else whole for i in range(len(order)))
-        mapped = jax.shard_map(
-            shard, mesh=mesh, in_specs=(shared,) * len(kinds) + specs, out_specs=shared, check_vma=False
-        )
-        shapes = [
-            jax.ShapeDtypeStruct([sides[i] for i in order], kind.dtype, sharding=NamedSharding(mesh, shared))
-            for kind in kinds
-        ]
-        shapes += [
-            jax.ShapeDtypeStruct((side, *point), self.dtype, sharding=NamedSharding(mesh, spec))
-            for side, point, spec in zip(sides, points, specs, strict=True)
-        ]
-        options = wide_vectors(self.devices[0])
-        return jax.jit(mapped, donate_argnums=range(len(kinds)), compiler_options=options), shapes
-
-    def _read(self, words: tuple[jax.Array, ...], shape: list[int]) -> tuple[Block, tuple[np.ndarray, ...]]:
+    def _read(self, words: list[jax.Array], shape: list[int]) -> tuple[Block, tuple[np.ndarray, ...]]:
         """The variables of the cells inside the grid, and the indices of the undecided ones, `[n]` a dimension.
 
         Unpacked in pieces that stay in a core's cache; by one thread, since several would wait for the interpreter.
         """
-        whole = self._blocks.pop() if self._blocks else {}
-        whole = whole or {name: np.empty(self.grid.tile, dtype) for name, dtype in self.layout.variables().items()}
+        whole = self._blocks.pop() if self._blocks else self.layout.blank(self.grid.tile)
         block = {name: values[tuple(slice(0, n) for n in shape)] for name, values in whole.items()}
         front = {name: np.moveaxis(values, self._split, 0) for name, values in block.items()}  # as the words are
         sides = front["phase"].shape
@@ -315,24 +237,11 @@ class Engine:
                 stop = min(start + step, last)
                 some = tuple(word[start:stop, *inside] for word in host)
                 there = {name: values[first + start : first + stop] for name, values in front.items()}
-                found = _where(self.layout.unpack(some, there)["phase"] > NOT_COMPUTED)
+                found = self.layout.unpack(some, there)
                 undecided.append((found[0] + first + start, *found[1:]))
-        front_first = [np.concatenate(indices) for indices in zip(*undecided, strict=True)]
-        front_first.insert(self._split, front_first.pop(0))
-        return block, tuple(front_first)
-
-    def _blank(self) -> list[jax.Array]:
-        return [jnp.zeros(s.shape, s.dtype, device=s.sharding) for s in self.shapes[: -len(self.grid.axes)]]
-
-    def _values(self, axis: int, index: int) -> jax.Array:
-        """The values of an axis in its index-th tile, placed once; what hangs over the edge repeats the last value."""
-        if (axis, index) not in self._placed:
-            values, side = list(self.grid.axes.values())[axis], self.grid.tile[axis]
-            some = values[index * side : (index + 1) * side]
-            shape = self.shapes[axis - len(self.grid.axes)]
-            padded = _repeated(some, shape.shape[0]).astype(self.dtype)
-            self._placed[axis, index] = jax.device_put(padded, shape.sharding)
-        return self._placed[axis, index]
+        index = list(_joined(undecided))
+        index.insert(self._split, index.pop(0))
+        return block, tuple(index)
 
     def _in_float64(self, values: list[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The packed answers of single cells, in float64 on the CPU."""
@@ -344,7 +253,7 @@ class Engine:
                 some = [v[start : start + at_once] for v in values]
                 padded = [_repeated(v, at_once) for v in some]
                 answers.append([np.asarray(word)[: len(some[0])] for word in self._recheck(*padded)])
-        return tuple(np.concatenate(word) for word in zip(*answers, strict=True))
+        return _joined(answers)
 
 
 def _repeated(values: np.ndarray, count: int) -> np.ndarray:
@@ -352,6 +261,6 @@ def _repeated(values: np.ndarray, count: int) -> np.ndarray:
     return np.pad(values, [(0, count - len(values))] + [(0, 0)] * (values.ndim - 1), mode="edge")
 
 
-def _where(holds: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The indices at which it holds; found in one row, which is much the quickest where they are few."""
-    return np.unravel_index(np.flatnonzero(holds), holds.shape)
+def _joined(parts: Iterable[Iterable[np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Lists of arrays, end to end."""
+    return tuple(np.concatenate(each) for each in zip(*parts, strict=True))

@@ -23,8 +23,9 @@ from epijax.subjective import Finite, is_one_parameter
 from epijax.sweeps import cluster
 from epijax.sweeps import store as on_disk
 from epijax.sweeps.basins import BASIN_VARIABLES, Basins, Learning, WithPrior
-from epijax.sweeps.engine import VARIABLES, Block, Engine
+from epijax.sweeps.engine import Engine
 from epijax.sweeps.grid import Axes, Grid, Tile, make_grid
+from epijax.sweeps.layout import VARIABLES, Block
 from epijax.sweeps.provenance import Build, attributes_of, config_of
 from epijax.sweeps.refine import Refiner
 from epijax.sweeps.store import Part
@@ -268,19 +269,16 @@ def work_of(problem: Problem | FiniteProblem) -> int:
 def _answers(
     engine: Engine | Refiner | Basins, tiles: list, progress: Progress | None
 ) -> Iterator[tuple[Tile, Block, dict[str, Any]]]:
-    """Tile after tile with its record; the next one runs on the devices while the caller writes this one."""
+    """Tile after tile, its record with the seconds that it took."""
     total = engine.grid.num_cells
     done = total - sum(engine.grid.cells_of(tile) for tile in tiles)
-    landed = engine.launch(tiles[0])
-    for tile, following in zip(tiles, [*tiles[1:], None], strict=True):
-        start = time.perf_counter()
-        flying = () if following is None else engine.launch(following)
-        block, record = engine.collect(tile, landed)
-        landed = flying
+    start = time.perf_counter()
+    for tile, block, record in engine.answers(tiles):
         yield tile, block, record | {"seconds": round(time.perf_counter() - start, 6)}
         done += block["phase"].size
         if progress is not None:
             progress(done, total)
+        start = time.perf_counter()
 
 
 def _in_memory(engine: Engine | Refiner | Basins, attributes: dict[str, Any], progress: Progress | None) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """Sweeps that look only where a boundary may run: coarse blocks first, finer ones where a block is not uniform."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import product
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from epijax.problem import FiniteProblem, Problem
-from epijax.sweeps.engine import VARIABLES, Block, Engine, Record
+from epijax.sweeps.engine import Engine, Record
 from epijax.sweeps.grid import Grid, Tile
+from epijax.sweeps.layout import VARIABLES, Block
 
 _CAUTION = 2.0  # a margin must exceed so many times the change that its neighbours show over a block
 
@@ -35,8 +36,7 @@ class Points:
     def __call__(self, points: np.ndarray) -> tuple[Block, Record]:
         """The answers at points `[n, parameters]`."""
         engine, pieces, rechecked = self.engine.of(self._line(points)), [], 0
-        for tile in engine.grid.tiles():
-            block, record = engine.collect(tile, engine.launch(tile))
+        for _, block, record in engine.answers(engine.grid.tiles()):
             pieces.append(block)
             rechecked += record["rechecked"]
         whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -78,15 +78,15 @@ class Refiner:
         engine = self._points.engine
         self.grid, self.devices, self.layout = grid, engine.devices, engine.layout.keeping(variables)
 
-    def launch(self, tile: Tile) -> tuple:
-        """Nothing is launched ahead: which cells are looked at follows from others."""
-        return ()
+    def answers(self, tiles: Iterable[Tile]) -> Iterator[tuple[Tile, Block, Record]]:
+        """Tile after tile, each with how many cells were looked at (`evaluated`), and solved again in float64."""
+        for tile in tiles:
+            yield tile, *self._answer(tile)
 
     def recycle(self, block: Block) -> None:
         """Takes nothing back: blocks are made anew."""
 
-    def collect(self, tile: Tile, words: tuple) -> tuple[Block, Record]:
-        """The answers of a tile, and how many cells were looked at (`evaluated`), and solved again in float64."""
+    def _answer(self, tile: Tile) -> tuple[Block, Record]:
         region = self.grid.region(tile)
         start = np.array([part.start for part in region])
         sides = np.array([part.stop - part.start for part in region])

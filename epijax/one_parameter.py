@@ -5,7 +5,7 @@ Every Θ(σ) is an interval, so beliefs matter only through the intervals that a
 
 from functools import reduce
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -72,13 +72,18 @@ def lessons(problem: Problem, tolerance: float) -> Lessons:
     return Lessons((only[0], only[1]), margin, margin > tolerance, reduce(jnp.maximum, refusals))
 
 
+def sets_taught(first: Any, second: Any) -> tuple[Any, Any, Any]:
+    """The rationalizable set, the pure equilibria, and whether there is a mixed one, from the actions that are a best
+    response somewhere on Θ(δ_0) and on Θ(δ_1): sets as bits, of plain numbers as of arrays."""
+    return first | second, (first & 1) | (second & 2), first & second == 0  # one round of elimination is enough
+
+
 def learned(told: Lessons, mixture: Float[Array, "A"]) -> Solution:
     """The solution that follows from what two actions teach, and from their one mixture that may be an equilibrium."""
-    taught = [bits([~other, ~one]) for one, other in told.only]  # what is a best response somewhere on Θ(δ_x)
-    exists = taught[0] & taught[1] == 0
+    rationalizable, pure, exists = sets_taught(*(bits([~other, ~one]) for one, other in told.only))
     return conclude(
-        rationalizable=taught[0] | taught[1],  # one round of elimination keeps all that is taught
-        pure=(taught[0] & 1) | (taught[1] & 2),
+        rationalizable=rationalizable,
+        pure=pure,
         strict=bits([told.only[x][x] for x in (0, 1)]),
         mixed=jnp.where(exists, mixture, jnp.nan)[None],
         num_mixed=jnp.where(exists, 1, 0),

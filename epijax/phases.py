@@ -1,12 +1,12 @@
 """From a solution to its phase; the legend: codes, names, meanings and colours (theory §5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, UInt
+from jaxtyping import Array, UInt
 
 from epijax.solution import Solution, Status
 
@@ -61,18 +61,17 @@ def phase_index(solution: Solution, unsafe: Sequence[bool]) -> UInt[Array, "*bat
         raise ValueError(
             f"unsafe must have one entry for each of the {solution.num_actions} actions; got {len(unsafe)}"
         )
+    index = index_of_sets(solution.rationalizable_bits, solution.pure_bits, unsafe, jnp.where)
+    return jnp.where(solution.status == Status.SOLVED, index, 4 + solution.status).astype(jnp.uint32)
+
+
+def index_of_sets(rationalizable: Any, pure: Any, unsafe: Sequence[bool], where: Callable[[Any, Any, Any], Any]) -> Any:
+    """The phase that follows from two sets, as bits: of plain numbers as of arrays, `where` being theirs."""
     harmful = sum(1 << i for i, u in enumerate(unsafe) if u)
     harmless = (1 << len(unsafe)) - 1 - harmful
-    rationalizable, pure = solution.rationalizable_bits, solution.pure_bits
-
-    def meets(members: UInt[Array, "*batch"], some: int) -> Bool[Array, "*batch"]:
-        return (members & jnp.uint32(some)) != 0
-
-    settled = meets(pure, harmful) & meets(pure, harmless)
-    index = jnp.where(settled, jnp.uint32(2), jnp.where(pure == 0, jnp.uint32(3), jnp.uint32(4)))
-    index = jnp.where(meets(rationalizable, harmless), index, jnp.uint32(1))
-    index = jnp.where(meets(rationalizable, harmful), index, jnp.uint32(0))
-    return jnp.where(solution.status == Status.SOLVED, index, 4 + solution.status.astype(jnp.uint32))
+    index = where((pure & harmful != 0) & (pure & harmless != 0), 2, where(pure == 0, 3, 4))
+    index = where(rationalizable & harmless != 0, index, 1)
+    return where(rationalizable & harmful != 0, index, 0)
 
 
 def code_of(index):

@@ -60,6 +60,7 @@ def _solve(problem: Problem | FiniteProblem, tolerance: float | None) -> Solutio
     return path(tables, _tolerance(tolerance, tables.utility), valid)
 
 
+@eqx.filter_jit
 def lessons_of(problem: Problem | FiniteProblem) -> Lessons | None:
     """What decides the sets and the phase of a problem with a closed form for two actions; `None` of all others."""
     if not isinstance(problem, Problem) or isinstance(problem.model, Finite) or problem.num_actions != 2:

@@ -21,7 +21,7 @@ from epijax.problem import FiniteProblem, Problem
 from epijax.solver import lessons_of, solve
 from epijax.sweeps.grid import Grid, Tile
 from epijax.sweeps.layout import VARIABLES, Block, Layout
-from epijax.sweeps.separation import separated
+from epijax.sweeps.separation import entrywise, separated
 
 Record = dict[str, int]  # what there is to say of how a tile was answered
 _RECHECKED_AT_ONCE = 4096
@@ -183,8 +183,10 @@ class Engine:
 
     @cached_property
     def _recheck(self) -> Any:
-        points = [(self._rechecked_at_once, *values.shape[1:]) for values in self.grid.axes.values()]
-        return self._compiled(jax.jit(jax.vmap(self._cell)), *(jax.ShapeDtypeStruct(p, "float64") for p in points))
+        shapes = [values.shape[1:] for values in self.grid.axes.values()]
+        cell = entrywise(jax.make_jaxpr(self._cell)(*(jax.ShapeDtypeStruct(shape, "float64") for shape in shapes)))
+        cells = [jax.ShapeDtypeStruct((self._rechecked_at_once, *shape), "float64") for shape in shapes]
+        return self._compiled(jax.jit(jax.vmap(cell)), *cells)
 
     def _compiled(self, program: Any, *shapes: Any) -> Any:
         start = time.perf_counter()

@@ -1,14 +1,14 @@
 """How the answer of a cell is packed into words, on the devices, and unpacked into the variables of a dataset."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from epijax.one_parameter import Lessons, learned
-from epijax.phases import NO_PHASE, code_of, phase_index
+from epijax.one_parameter import Lessons, sets_taught
+from epijax.phases import NO_PHASE, code_of, index_of_sets, phase_index
 from epijax.solution import Solution, Status
 
 Block = dict[str, np.ndarray]  # variable -> values of one tile
@@ -56,30 +56,34 @@ class Layout:
 
     def pack(self, solution: Solution, unsafe: tuple[bool, ...]) -> tuple[jax.Array, ...]:
         """The words of a solution."""
-        return self._words(self.code(solution, unsafe), solution.margin)
-
-    def code(self, solution: Solution, unsafe: tuple[bool, ...]) -> jax.Array:
-        """All variables of a solution but its margin."""
-        code = phase_index(solution, unsafe)
-        code |= solution.rationalizable_bits << 3
-        code |= solution.pure_bits << (3 + self.num_actions)
-        return code | solution.num_mixed.astype(jnp.uint32) << (3 + 2 * self.num_actions)
+        index, count = phase_index(solution, unsafe), solution.num_mixed.astype(jnp.uint32)
+        return self._words(self._code(index, solution.rationalizable_bits, solution.pure_bits, count), solution.margin)
 
     def look_up(self, told: Lessons, unsafe: tuple[bool, ...]) -> tuple[jax.Array, ...]:
-        """The words of the solution that follows from what two actions teach: there are but nine, all coded beforehand.
+        """The words of the solution that follows from what two actions teach.
 
-        A third of the arithmetic of a map, since what is looked up for one axis alone is looked up once for it.
+        There are but nine, all coded beforehand: less than half of the arithmetic of a map.
         """
 
         def among(only: tuple, codes: list) -> jax.Array:
             return jnp.where(only[0], codes[0], jnp.where(only[1], codes[1], codes[2]))
 
+        def coded(first: int, second: int) -> jax.Array:
+            rationalizable, pure, exists = sets_taught(first, second)
+            index = index_of_sets(rationalizable, pure, unsafe, lambda holds, one, other: one if holds else other)
+            return jnp.uint32(self._code(index, rationalizable, pure, int(exists)))
+
         first, second = told.only
-        code = among(first, [among(second, [jnp.uint32(code) for code in row]) for row in _two_action_codes(unsafe)])
+        code = among(first, [among(second, [coded(one, other) for other in (1, 2, 3)]) for one in (1, 2, 3)])
         code = jnp.where(told.clear, code, (code & ~jnp.uint32(7)) | (4 + Status.BOUNDARY))
         answered = told.refusal == 0
         code = jnp.where(answered, code, 4 + told.refusal)
         return self._words(code, jnp.where(answered, told.margin, jnp.nan))
+
+    def _code(self, index: Any, rationalizable: Any, pure: Any, num_mixed: Any) -> Any:
+        """All variables but the margin in one number."""
+        n = self.num_actions
+        return index | rationalizable << 3 | pure << (3 + n) | num_mixed << (3 + 2 * n)
 
     def _words(self, code: jax.Array, margin: jax.Array) -> tuple[jax.Array, ...]:
         if not self.margin_kept:
@@ -107,17 +111,3 @@ class Layout:
             kept = np.uint32(0xFFFFFF00 if self.one_word else 0xFFFFFFFF)
             np.bitwise_and(words[-1], kept, out=block["margin"].view(np.uint32))
         return none
-
-
-@lru_cache
-def _two_action_codes(unsafe: tuple[bool, ...]) -> list[list[int]]:
-    """The code of each solution that two actions can teach: `Lessons.only` of either is its first, its second or
-    neither."""
-    outcomes = np.array([[True, False], [False, True], [False, False]])
-
-    def code(first: jax.Array, second: jax.Array) -> jax.Array:
-        told = Lessons(((first[0], first[1]), (second[0], second[1])), jnp.ones(()), jnp.array(True), jnp.uint32(0))
-        return Layout(2, 1, VARIABLES).code(learned(told, jnp.ones(2)), unsafe)
-
-    with jax.ensure_compile_time_eval():
-        return np.asarray(jax.jit(jax.vmap(jax.vmap(code, (None, 0)), (0, None)))(outcomes, outcomes)).tolist()

@@ -51,18 +51,23 @@ class _Step(NamedTuple):
     axes: frozenset[int]  # that it follows
 
 
+def entrywise(program: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
+    """The same function, entry by entry if it does nothing but arithmetic on small tables, else as it is."""
+    if not _is_plain(program.jaxpr):
+        return jaxpr_as_fun(program)
+    return lambda *axes: [_whole(result) for result in _run(program, [_entries(values) for values in axes])]
+
+
 def separated(program: ClosedJaxpr) -> Separated:
     """The program in two parts, if it does nothing but arithmetic on small tables, along more than one axis.
 
     Otherwise an axis just gives its values, and `joined` is the program.
     """
-    num_axes = len(program.in_avals)
+    num_axes, whole = len(program.in_avals), entrywise(program)
     if num_axes == 1 or not _is_plain(program.jaxpr):
-        whole = jaxpr_as_fun(program)
         return Separated([lambda values: [values]] * num_axes, lambda *lists: whole(*(each for [each] in lists)))
 
-    scalars = jax.make_jaxpr(lambda *axes: [_whole(result) for result in _run(program, [_entries(a) for a in axes])])
-    flat = scalars(*program.in_avals)
+    flat = jax.make_jaxpr(whole)(*program.in_avals)
     steps, results, follows = _steps(flat.jaxpr)
     used = [*(atom for step in steps if len(step.axes) > 1 for atom in step.operands), *results]
     decided = [list(dict.fromkeys(atom for atom in used if follows(atom) == {i})) for i in range(num_axes)]

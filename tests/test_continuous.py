@@ -130,7 +130,9 @@ def test_one_parameter_as_logits_is_the_closed_path(solve):
     np.testing.assert_allclose(found.mixed[clear, 0], closed.mixed[clear, 0], rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["bernoulli", pytest.param("categorical", marks=pytest.mark.slow), "gaussian"])
+@pytest.mark.parametrize(
+    "family", ["bernoulli", *(pytest.param(family, marks=pytest.mark.slow) for family in ("categorical", "gaussian"))]
+)
 def test_grids_tend_to_the_box(solve, family):
     """Away from ties finer grids agree more often, and mixed equilibria differ by the order of the grid's step.
 
@@ -166,6 +168,7 @@ def test_a_custom_family_is_its_namesake():
     np.testing.assert_allclose(found.margin, closed.margin, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_function_is_the_family_that_it_writes_down(solve):
     """So that grids tend to its answer too, as they do to that of the logits it is here."""
     few, many = 4, draw("categorical", 5, BATCH, 2, 2)

@@ -39,7 +39,7 @@ def coupled(share, ends):
     return ej.models.sycophancy(share[0], share[1], lower=ends[0], upper=ends[1], coupling=share[2])
 
 
-@pytest.mark.parametrize("build", [sycophants, deceivers, tables, coupled])
+@pytest.mark.parametrize("build", [sycophants, deceivers, tables, pytest.param(coupled, marks=pytest.mark.slow)])
 def test_the_margin_has_the_sign_of_the_exact_verdict(build):
     def both(share, ends):
         problem = build(share, ends)
@@ -61,7 +61,7 @@ def test_the_margin_is_the_slack_of_the_closed_form():
     assert margin == pytest.approx(0.4, abs=1e-12)
 
 
-@pytest.mark.parametrize("box", ["of one parameter", "of two"])
+@pytest.mark.parametrize("box", ["of one parameter", pytest.param("of two", marks=pytest.mark.slow)])
 def test_the_derivative_of_the_margin_is_that_of_differences(box):
     def margin(point):
         p_agree, p_honest, low, high, explored, reward, cost, coupling = point
@@ -110,7 +110,9 @@ def indifferent(reward_agree=1.0, reward_honest=1.0, cost_agree=0.0, cost_honest
     return (reward_honest - cost_honest + cost_agree) / (reward_agree + reward_honest)
 
 
-@pytest.mark.parametrize("rewards", [{}, {"reward_agree": 1.5, "cost_agree": 0.2}])
+@pytest.mark.parametrize(
+    "rewards", [pytest.param({}, marks=pytest.mark.slow), {"reward_agree": 1.5, "cost_agree": 0.2}]
+)
 def test_the_least_binding_cap_of_sycophancy_is_where_both_actions_pay_the_same(rewards):
     found = ej.design("sycophancy", {"upper": None}, SYCOPHANCY, rewards, costs={"fit": 0.1}, require=1e-4, **QUICK)
     assert found.certified
@@ -137,6 +139,7 @@ def test_exploration_frees_the_deceiver_where_the_risk_is_high_enough_and_nowher
     assert {unsafe["p_caught"] > 0.5 for unsafe in low.proof_after.unsafe} == {False}
 
 
+@pytest.mark.slow
 def test_without_coupling_but_with_exploration_honesty_wins_wherever_it_is_better():
     # the correct family that sees both arms is honest iff p_honest > p_agree (theory §4, §6)
     box = {"p_agree": (0.6, 0.8), "p_honest": (0.85, 1.0)}
@@ -175,8 +178,19 @@ CLAIMS = {
 }
 
 
-@pytest.mark.parametrize("objective", ["margin", "region_share"])
-@pytest.mark.parametrize("case", list(CLAIMS))
+@pytest.mark.parametrize(
+    ("case", "objective"),
+    [
+        ("sycophancy", "margin"),
+        ("hallucination", "region_share"),
+        ("deception", "margin"),
+        ("of one's own", "region_share"),
+        pytest.param("sycophancy", "region_share", marks=pytest.mark.slow),
+        pytest.param("hallucination", "margin", marks=pytest.mark.slow),
+        pytest.param("deception", "region_share", marks=pytest.mark.slow),
+        pytest.param("of one's own", "margin", marks=pytest.mark.slow),
+    ],
+)
 def test_no_more_is_claimed_than_is_certified(case, objective):
     build, vary, over = CLAIMS[case]
     fixed = {"fear": 0.4} if build is whistle else None

@@ -245,7 +245,7 @@ def test_what_many_parameters_leave_open_ends_where_linear_programs_say(family):
     assert np.mean(~found.single) > 0.5
 
 
-@pytest.mark.parametrize("family", ["bernoulli", "categorical", "custom"])
+@pytest.mark.parametrize("family", ["bernoulli", pytest.param("categorical", marks=pytest.mark.slow), "custom"])
 def test_a_parameter_split_into_several_predicts_the_same(family):
     """θ = mean of four new ones for each of two: eight parameters, of which play identifies two at most."""
     many = draw(family, 5, 10, 2, 2)

@@ -20,7 +20,7 @@ _FEW = 64  # entries of a table; beyond, it stays an array
 # primitive -> the program that it calls
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 _SHAPED = {"reshape", "squeeze", "expand_dims"}
-_MOVED = {"broadcast_in_dim", "concatenate", "slice", "stack", "transpose"}
+_MOVED = {"broadcast_in_dim", "concatenate", "slice", "stack", "transpose", "unstack"}
 _REDUCED = {
     "reduce_and": jax.lax.bitwise_and,
     "reduce_max": jax.lax.max,
@@ -151,6 +151,9 @@ def _run(program: ClosedJaxpr, arguments: list[np.ndarray]) -> list[np.ndarray]:
         name, operands = equation.primitive.name, [read(atom) for atom in equation.invars]
         if name in _CALLS:
             results = _run(equation.params[_CALLS[name]], operands)
+        elif name == "unstack":
+            axis = equation.params["axis"]
+            results = [part.squeeze(axis) for part in np.split(operands[0], len(equation.outvars), axis)]
         elif name in _SHAPED | _MOVED:
             results = [_moved(name, operands, equation.params, equation.outvars[0])]
         elif name in _REDUCED:

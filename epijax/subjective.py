@@ -44,15 +44,15 @@ class AffineBernoulli(eqx.Module):
     upper: Float[Array, "D"]
     # Whether every informative action reports one and the same event or its complement; known when the links are.
     one_event: bool = eqx.field(static=True)
-    # For each action whether it is informative of the one parameter, where the slope is known.
+    # For each action whether it is informative of the one parameter, where the slope is known and leaves no doubt.
     informative: tuple[bool | None, ...] = eqx.field(static=True)
 
     def __init__(self, intercept: Numbers, slope: Numbers, lower: Numbers, upper: Numbers):
         self.one_event = _reports_one_event(intercept, slope)
         self.intercept = as_float(intercept)
-        known = (np.ravel(slope) != 0).tolist() if is_concrete(slope) else None
+        known = _informative(slope) if is_concrete(slope) else None
         slope = as_float(slope)
-        self.informative = tuple(known or [None] * slope.size)
+        self.informative = known or (None,) * slope.size
         self.slope = slope[:, None] if slope.ndim == 1 else slope
         if self.slope.ndim != 2 or self.intercept.shape != self.slope.shape[:1]:
             raise ValueError(
@@ -316,6 +316,13 @@ def _bounded(lower: Float[Array, "D"], upper: Float[Array, "D"]) -> Bool[Array, 
 
 def _bernoulli(p: Float[Array, "A"]) -> Float[Array, "A 2"]:
     return jnp.stack([1 - p, p], axis=-1)
+
+
+def _informative(slope: Numbers) -> tuple[bool | None, ...]:
+    """Whether each known slope is other than zero; `None` where its square may be lost to rounding."""
+    limits = jnp.finfo(jnp.result_type(float))
+    slopes = np.ravel(slope).tolist()
+    return tuple(b != 0 if b == 0 or b * b > limits.tiny / limits.eps else None for b in slopes)
 
 
 def _reports_one_event(intercept: Numbers, slope: Numbers) -> bool:

@@ -214,6 +214,21 @@ def test_the_unit_of_the_parameter_does_not_matter(unit):
     np.testing.assert_allclose(other.mixed, usual.mixed, rtol=1e-6)
 
 
+@pytest.mark.parametrize("x64", [True, False])
+@pytest.mark.parametrize("slope", [1e-15, 1e-19, 1e-30, 1e-46, 1e-170, 1e-320])
+def test_slopes_whose_square_is_lost_are_the_same_whether_known_before_tracing_or_not(slope, x64):
+    """Next to nothing is learned, and payoffs next to nothing move: no tie, whatever is believed."""
+
+    def found(slope):
+        return ej.solve(make([0.6, 0.3], [[0, 1], [0.2, 1.1]], [0.3, 0.6], (slope, -slope), 0.1, 0.8))
+
+    with jax.enable_x64(x64):
+        known, traced = found(slope), jax.jit(found)(slope)
+    assert known.status == traced.status == SOLVED
+    np.testing.assert_array_equal(known.pure, traced.pure)
+    np.testing.assert_allclose(known.margin, (0.2 + 0.6 * 0.9 - 0.3) / 1.1, rtol=1e-6)
+
+
 def test_links_may_be_lists_of_traced_numbers():
     def margin(level, slope):
         return ej.solve(make([0.3, 0.6], [[0, 1], [0.2, 1.1]], [level, 1.0], (slope, -slope), 0.0, 1.0)).margin

@@ -62,7 +62,7 @@ def lessons(problem: Problem, tolerance: float) -> Lessons:
     lines = PayoffLines(environment, model)
     *valid, rest_valid = problem.valid_parts()
     only, slacks, refusals = [], [], [verdict(valid=rest_valid)]
-    for x, (lower, upper, information) in enumerate(_lessons(problem)):
+    for x, (lower, upper, information) in enumerate(_intervals(problem)):
         ends = [lines.advantage(0, 1, end) for end in (lower, upper)]
         least, most = _lesser(*ends), _greater(*ends)  # by how much action 0 leads on Θ(δ_x)
         only.append((least > tolerance, most < -tolerance))
@@ -97,7 +97,7 @@ def _solve_many(problem: Problem, tolerance: float) -> Solution:
     actions = range(problem.num_actions)
     environment, model = _parts(problem)
     lines = PayoffLines(environment, model)
-    teaches = _lessons(problem)
+    teaches = _intervals(problem)
 
     # lead[x][y]: how far x leads at best on Θ(δ_y)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
@@ -150,7 +150,7 @@ def _greater(one: Float[Array, ""], other: Float[Array, ""]) -> Float[Array, ""]
 def elimination_rounds(problem: Problem, tolerance: float) -> Bool[Array, "A A"]:
     """The rounds of elimination, `[A, A]`: row k holds Γᵏ(X), the last row the rationalizable set."""
     actions = range(problem.num_actions)
-    lines, teaches = PayoffLines(*_parts(problem)), _lessons(problem)
+    lines, teaches = PayoffLines(*_parts(problem)), _intervals(problem)
     lead = [[lines.best_lead(x, *teaches[y][:2]) for y in actions] for x in actions]
 
     def justified(members: list) -> list[Bool[Array, ""]]:
@@ -166,19 +166,14 @@ def _parts(problem: Problem) -> tuple[Environment, AffineBernoulli]:
     return environment, model
 
 
-def _lessons(problem: Problem) -> list[tuple]:
+def _intervals(problem: Problem) -> list[tuple]:
     """For each action x: the ends of Θ(δ_x) under the problem's exploration, and how firmly the data hold it."""
-    return [fit_interval(*_parts(problem), row) for row in _weights(problem)]
-
-
-def _weights(problem: Problem) -> list[list]:
-    """For each action the frequencies that the agent learns from when it plays that action alone."""
     n = problem.num_actions
     weights = [[1.0 if x == y else 0.0 for y in range(n)] for x in range(n)]
     if problem.explores():
         eps = jnp.asarray(problem.exploration)
         weights = [[(1 - eps) * w + eps / n for w in row] for row in weights]
-    return weights
+    return [fit_interval(*_parts(problem), row) for row in weights]
 
 
 def _firmness(model: AffineBernoulli, lines: PayoffLines, information: Float[Array, ""]) -> Float[Array, ""] | float:

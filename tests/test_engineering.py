@@ -139,7 +139,6 @@ def test_exploration_frees_the_deceiver_where_the_risk_is_high_enough_and_nowher
     assert {unsafe["p_caught"] > 0.5 for unsafe in low.proof_after.unsafe} == {False}
 
 
-@pytest.mark.slow
 def test_without_coupling_but_with_exploration_honesty_wins_wherever_it_is_better():
     # the correct family that sees both arms is honest iff p_honest > p_agree (theory §4, §6)
     box = {"p_agree": (0.6, 0.8), "p_honest": (0.85, 1.0)}

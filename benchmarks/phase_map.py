@@ -2,8 +2,8 @@
 
 The claim: on the closed-form maps, the general solver on two CPU devices is at least as fast as a Numba kernel tuned by
 hand for one model, on two cores, and at least twenty times as fast as NumPy in blocks; two devices are 1.7 times as
-fast as one where memory lets them; and float32 with undecided cells solved again in float64 is float64 bit for bit, and
-no slower.
+fast as one on a map of the size that `epijax phase-diagram` draws, and on a larger one as long as memory lets them; and
+float32 with undecided cells solved again in float64 is float64 bit for bit, and no slower.
 
 Everybody writes the same output. That is, with all variables kept, one 32-bit word a cell: a float32 margin whose
 lowest 8 bits are phase, rationalizable set, pure equilibria and number of mixed ones; and without the margin these 8
@@ -15,7 +15,7 @@ memory is, `fill` tells: two cores that write one number into the same buffer. N
 already and into a fresh one; the faster counts. All run in one process, in bursts and in turn; a time is the median of
 the bursts' best.
 
-    python benchmarks/phase_map.py            # about five minutes on two cores
+    python benchmarks/phase_map.py            # about ten minutes on two cores
     python benchmarks/phase_map.py --quick
 """
 
@@ -45,6 +45,7 @@ UNSAFE = (True, False)
 HIGH = np.uint32(0xFFFFFF00)  # the bits of a word that hold the margin; the other 8 are the code
 REFUTED, INVALID = np.uint32(0x7FC00006), np.uint32(0x7FC00007)  # margin NaN and a code without sets
 BURST = 5
+DRAWN = 2048  # points an axis that `epijax phase-diagram` takes unless told otherwise
 SETS = ("phase", "rationalizable", "pure", "num_mixed")
 KEPT = {"all": VARIABLES, "no margin": SETS}
 
@@ -408,8 +409,19 @@ def rival_all(rival, engine, buffer):
 
 
 def timed(jobs, bursts):
-    """The seconds of each job: of bursts, in which jobs take turns, the median of the best. The first two runs of a
-    burst do not count: the threads of the job before spin on for a while, and would slow this one down."""
+    """The seconds of each job: of bursts, in which jobs take turns, the median of the best."""
+    return {name: float(np.median(seconds)) for name, seconds in best_of_bursts(jobs, bursts).items()}
+
+
+def ratios(slow, fast, bursts):
+    """How many times as fast the second job is as the first, in each pair of neighbouring bursts: a shared machine has
+    slow minutes, which a pair goes through together."""
+    return np.divide(*best_of_bursts({"slow": slow, "fast": fast}, bursts).values())
+
+
+def best_of_bursts(jobs, bursts):
+    """For each job the seconds of the best run of each burst. The first two runs of a burst do not count: the threads
+    of the job before spin on for a while, and would slow this one down."""
     taken = {name: [] for name in jobs}
     for _ in range(bursts):
         for name, job in jobs.items():
@@ -419,7 +431,7 @@ def timed(jobs, bursts):
                 job()
                 each.append(time.perf_counter() - start)
             taken[name].append(min(each[2:]))
-    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+    return taken
 
 
 def compare(model, size, dtype, kept, bursts, sample):
@@ -502,26 +514,28 @@ def certified(model, size, bursts):
 
 
 def scaling(model, size, dtype, kept, fixed, bursts):
-    """How many times as fast all devices are as one of them."""
-    counts = (1, jax.local_device_count())
-    engines = {n: engine_of(model, size, dtype, kept, jax.local_devices()[:n], fixed) for n in counts}
-    for engine in engines.values():
-        solve_all(engine)
-    alone, together = timed({n: lambda e=engine: solve_all(e) for n, engine in engines.items()}, bursts).values()
-    return alone / together
+    """How many times as fast all devices are as one of them; of three engines each, since it counts, for a map that the
+    cache holds, where in memory it lies."""
+    found = []
+    for _ in range(3):
+        alone = engine_of(model, size, dtype, kept, jax.local_devices()[:1], fixed)
+        together = engine_of(model, size, dtype, kept, fixed=fixed)
+        for engine in (alone, together):
+            solve_all(engine)
+        found.append(ratios(lambda e=alone: solve_all(e), lambda e=together: solve_all(e), bursts))
+    return float(np.median(found))
 
 
 def filling(size, dtype, bursts):
     """How many times as fast all cores fill memory as one of them."""
     axis, out = np.zeros(size), np.zeros((size, size), dtype)
-    counts = (1, numba.get_num_threads())
 
     def by(count):
         numba.set_num_threads(count)
         fill(axis, axis, out)
 
-    alone, together = timed({n: lambda n=n: by(n) for n in counts}, bursts).values()
-    return alone / together
+    cores = numba.get_num_threads()
+    return float(np.median(ratios(lambda: by(1), lambda: by(cores), 3 * bursts)))
 
 
 def row(*entries):
@@ -549,27 +563,28 @@ def main():
     for kept, dtype, model in product(KEPT, ("float32", "float64"), X26):
         found = compare(model, size, dtype, KEPT[kept], bursts, 100 if options.quick else 1000)
         rates, compiled = found["rates"], found["compile"]
-        ratios = [rates["epijax"] / max(rates[rival], rates.get(f"{rival}, fresh", 0)) for rival in rivals]
+        times = [rates["epijax"] / max(rates[rival], rates.get(f"{rival}, fresh", 0)) for rival in rivals]
         row(
             model,
             dtype,
             kept,
             f"{rates['epijax'] / 1e6:,.0f}",
-            *(f"{ratio:.2f}" if ratio < 1000 else f"{ratio:,.0f}" for ratio in ratios),
+            *(f"{ratio:.2f}" if ratio < 1000 else f"{ratio:,.0f}" for ratio in times),
             f"{found['decided']:.2%}",
             sum(found["disagreements"].values()),
             f"{compiled['epijax']:.2f}, {compiled['Numba loop']:.1f}",
             f"{found['temporaries'] / 1024:,.0f} KiB",
         )
     print()
-    row("map", "dtype", "kept", f"1 -> {cores} devices")
-    row(*["---"] * 4)
+    sizes = sorted({DRAWN, size})
+    row("map", "dtype", "kept", *(f"1 -> {cores} devices, {n}²" for n in sizes))
+    row(*["---"] * (3 + len(sizes)))
     for kept, dtype in product(KEPT, ("float32", "float64")):
         for model, fixed in (("sycophancy", {}), ("sycophancy", {"exploration": 0.1}), ("deception", {})):
             name = f"{model}, exploring" if fixed else model
-            row(name, dtype, kept, f"{scaling(model, size, dtype, KEPT[kept], fixed, bursts):.2f}")
-    row("fill", "one word", "all", f"{filling(size, np.uint32, bursts):.2f}")
-    row("fill", "one byte", "no margin", f"{filling(size, np.uint8, bursts):.2f}")
+            row(name, dtype, kept, *(f"{scaling(model, n, dtype, KEPT[kept], fixed, bursts):.2f}" for n in sizes))
+    row("fill", "one word", "all", *(f"{filling(n, np.uint32, bursts):.2f}" for n in sizes))
+    row("fill", "one byte", "no margin", *(f"{filling(n, np.uint8, bursts):.2f}" for n in sizes))
     print()
     row("map, solved down to the dataset's variables", "float32, then float64 where undecided", "float64", "ratio",
         "solved again", "values that differ")  # fmt: skip

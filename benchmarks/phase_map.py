@@ -17,6 +17,7 @@ the bursts' best.
 
     python benchmarks/phase_map.py            # about ten minutes on two cores
     python benchmarks/phase_map.py --quick
+    python benchmarks/phase_map.py --devices  # one device against all, and no more
 """
 
 import argparse
@@ -24,6 +25,7 @@ import os
 import platform
 import resource
 import time
+from functools import partial
 from itertools import pairwise, product
 
 import jax
@@ -514,20 +516,16 @@ def certified(model, size, bursts):
 
 
 def scaling(model, size, dtype, kept, fixed, bursts):
-    """How many times as fast all devices are as one of them; of three engines each, since it counts, for a map that the
-    cache holds, where in memory it lies."""
-    found = []
-    for _ in range(3):
-        alone = engine_of(model, size, dtype, kept, jax.local_devices()[:1], fixed)
-        together = engine_of(model, size, dtype, kept, fixed=fixed)
-        for engine in (alone, together):
-            solve_all(engine)
-        found.append(ratios(lambda e=alone: solve_all(e), lambda e=together: solve_all(e), bursts))
-    return float(np.median(found))
+    """How many times as fast all devices are as one of them, by bursts."""
+    alone = engine_of(model, size, dtype, kept, jax.local_devices()[:1], fixed)
+    together = engine_of(model, size, dtype, kept, fixed=fixed)
+    for engine in (alone, together):
+        solve_all(engine)
+    return ratios(lambda: solve_all(alone), lambda: solve_all(together), bursts)
 
 
 def filling(size, dtype, bursts):
-    """How many times as fast all cores fill memory as one of them."""
+    """How many times as fast all cores fill memory as one of them, by bursts."""
     axis, out = np.zeros(size), np.zeros((size, size), dtype)
 
     def by(count):
@@ -535,11 +533,32 @@ def filling(size, dtype, bursts):
         fill(axis, axis, out)
 
     cores = numba.get_num_threads()
-    return float(np.median(ratios(lambda: by(1), lambda: by(cores), 3 * bursts)))
+    return ratios(lambda: by(1), lambda: by(cores), bursts)
 
 
 def row(*entries):
     print("| " + " | ".join(map(str, entries)) + " |", flush=True)
+
+
+def compare_devices(size, bursts):
+    """One device against all, in three rounds with engines made anew: neighbours on a shared machine come and go, and
+    for a map that the cache holds it counts where in memory it lies."""
+    sizes = sorted({DRAWN, size})
+    jobs = {}
+    for kept, dtype in product(KEPT, ("float32", "float64")):
+        for model, fixed in (("sycophancy", {}), ("sycophancy", {"exploration": 0.1}), ("deception", {})):
+            name = f"{model}, exploring" if fixed else model
+            for n in sizes:
+                jobs[name, dtype, kept, n] = partial(scaling, model, n, dtype, KEPT[kept], fixed, bursts)
+    for n in sizes:
+        jobs["fill", "one word", "all", n] = partial(filling, n, np.uint32, bursts)
+        jobs["fill", "one byte", "no margin", n] = partial(filling, n, np.uint8, bursts)
+    rounds = [{case: job() for case, job in jobs.items()} for _ in range(3)]
+    cores = jax.local_device_count()
+    row("map", "dtype", "kept", *(f"1 -> {cores} devices, {n}²" for n in sizes))
+    row(*["---"] * (3 + len(sizes)))
+    for case in dict.fromkeys(case[:3] for case in jobs):
+        row(*case, *(f"{np.median([found[*case, n] for found in rounds]):.2f}" for n in sizes))
 
 
 def main():
@@ -547,6 +566,7 @@ def main():
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--bursts", type=int, default=9)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--devices", action="store_true", help="only one device against all")
     options = parser.parse_args()
     size, bursts = (2048, 3) if options.quick else (options.size, options.bursts)
     cores = len(os.sched_getaffinity(0))
@@ -556,6 +576,9 @@ def main():
         f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, numba {numba.__version__}, numpy {np.__version__}; "
         f"{size} x {size} cells, median of {bursts} bursts' best of {BURST}\n"
     )
+    if options.devices:
+        compare_devices(size, bursts)
+        return
     rivals = "Numba loop", "Numba cell", "Numba axis", "fill", "NumPy cell", "NumPy axis", "reference"
     row("map", "dtype", "kept", "epijax Mcells/s", *(f"/ {rival}" for rival in rivals), "decided", "cells that differ",
         "compile s: epijax, Numba", "XLA temporaries")  # fmt: skip
@@ -576,15 +599,7 @@ def main():
             f"{found['temporaries'] / 1024:,.0f} KiB",
         )
     print()
-    sizes = sorted({DRAWN, size})
-    row("map", "dtype", "kept", *(f"1 -> {cores} devices, {n}²" for n in sizes))
-    row(*["---"] * (3 + len(sizes)))
-    for kept, dtype in product(KEPT, ("float32", "float64")):
-        for model, fixed in (("sycophancy", {}), ("sycophancy", {"exploration": 0.1}), ("deception", {})):
-            name = f"{model}, exploring" if fixed else model
-            row(name, dtype, kept, *(f"{scaling(model, n, dtype, KEPT[kept], fixed, bursts):.2f}" for n in sizes))
-    row("fill", "one word", "all", *(f"{filling(n, np.uint32, bursts):.2f}" for n in sizes))
-    row("fill", "one byte", "no margin", *(f"{filling(n, np.uint8, bursts):.2f}" for n in sizes))
+    compare_devices(size, bursts)
     print()
     row("map, solved down to the dataset's variables", "float32, then float64 where undecided", "float64", "ratio",
         "solved again", "values that differ")  # fmt: skip

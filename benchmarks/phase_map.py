@@ -540,9 +540,9 @@ def row(*entries):
     print("| " + " | ".join(map(str, entries)) + " |", flush=True)
 
 
-def compare_devices(size, bursts):
-    """One device against all, in three rounds with engines made anew: neighbours on a shared machine come and go, and
-    for a map that the cache holds it counts where in memory it lies."""
+def compare_devices(size, rounds, bursts=3):
+    """One device against all, in rounds of a few bursts with engines made anew: neighbours on a shared machine come and
+    go, and for a map that the cache holds it counts where in memory it lies."""
     sizes = sorted({DRAWN, size})
     jobs = {}
     for kept, dtype in product(KEPT, ("float32", "float64")):
@@ -553,12 +553,12 @@ def compare_devices(size, bursts):
     for n in sizes:
         jobs["fill", "one word", "all", n] = partial(filling, n, np.uint32, bursts)
         jobs["fill", "one byte", "no margin", n] = partial(filling, n, np.uint8, bursts)
-    rounds = [{case: job() for case, job in jobs.items()} for _ in range(3)]
+    found = [{case: job() for case, job in jobs.items()} for _ in range(rounds)]
     cores = jax.local_device_count()
     row("map", "dtype", "kept", *(f"1 -> {cores} devices, {n}²" for n in sizes))
     row(*["---"] * (3 + len(sizes)))
     for case in dict.fromkeys(case[:3] for case in jobs):
-        row(*case, *(f"{np.median([found[*case, n] for found in rounds]):.2f}" for n in sizes))
+        row(*case, *(f"{np.median([each[*case, n] for each in found]):.2f}" for n in sizes))
 
 
 def main():
